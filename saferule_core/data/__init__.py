@@ -1,0 +1,1 @@
+"""Logged data: transitions in memory, and rosbag2 files on disk."""
