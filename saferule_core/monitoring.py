@@ -1,0 +1,214 @@
+"""Watch a running policy's safety cost: account it per episode, and say when the limit is exceeded for certain.
+
+    meter = CostMeter(limit=10.0, max_steps=200)
+    reading = meter.tick(cost=1.0, episode="episode_7")     # once per control tick
+    if reading.violation_confirmed: ...
+
+Two answers are kept apart. `over_limit` looks at one episode and is immediate. `violation_confirmed` is about the
+policy: its mean episode cost exceeds the limit, with a false alarm probability of at most `alpha` however long one
+watches and whenever one looks.
+
+The second is an e-process, a betting martingale (Waudby-Smith & Ramdas 2024, "Estimating means of bounded random
+variables by betting", JRSS B 86(1), arXiv:2010.09686). With x_i the i-th episode's cost divided by the largest
+possible one, and m the limit divided likewise, a gambler who stakes the share b of his fortune has
+
+    K_n(b) = prod_i (1 + b / m (x_i - m)),    0 < b < 1,
+
+and as long as E[x_i | past] <= m no K(b), nor the mean over several b, grows above 1/alpha with more than probability
+alpha (Ville's inequality). The factors grow with x_i, so the cost that a running episode has collected so far
+already gives a valid lower bound of the evidence: there is no need to wait for the end of a disastrous episode.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from saferule_core.errors import DataError
+
+BETS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 0.95)
+"""Shares of the fortune that are staked, in equal parts: small ones win slowly and surely, large ones quickly."""
+
+LARGEST_EVIDENCE = 1e12
+"""Evidence is reported up to here, so that it stays a readable finite number."""
+
+
+class ExceedanceTest:
+    """Anytime-valid test of "the mean episode cost is at most `limit`", for costs in [0, `max_episode_cost`].
+
+        test = ExceedanceTest(limit=10.0, max_episode_cost=200.0)
+        test.add(77.0); test.add(104.0)
+        test.evidence()            # 21.6: confirmed at alpha = 0.05, where 1/alpha = 20 is needed
+
+    A cost above `max_episode_cost` counts as `max_episode_cost`, which keeps the false alarm guarantee.
+
+    Raises:
+        DataError: the limit is negative, or the largest episode cost is not positive.
+    """
+
+    def __init__(self, limit: float, max_episode_cost: float) -> None:
+        if not (math.isfinite(limit) and limit >= 0.0):
+            raise DataError(f"cost monitor: limit: expected a finite number of at least 0, found {limit}")
+        if not (math.isfinite(max_episode_cost) and max_episode_cost > 0.0):
+            raise DataError(f"cost monitor: max_episode_cost: expected a positive number, found {max_episode_cost}")
+        self._limit = limit
+        self._largest = max_episode_cost
+        self._log_fortunes = [0.0] * len(BETS)
+
+    def add(self, episode_cost: float) -> None:
+        """Count a completed episode."""
+        self._log_fortunes = self._bet(episode_cost)
+
+    def evidence(self, running_cost: float = 0.0) -> float:
+        """Return the e-value, in [0, `LARGEST_EVIDENCE`].
+
+        Args:
+            running_cost: what a running episode has collected so far; it can only add evidence.
+        """
+        completed = _mean_exp(self._log_fortunes)
+        if running_cost <= self._limit:
+            return completed
+        return max(completed, _mean_exp(self._bet(running_cost)))
+
+    def _bet(self, episode_cost: float) -> list[float]:
+        cost = min(episode_cost, self._largest)
+        if self._limit == 0.0:
+            # Costs are never negative, so a mean of 0 is refuted by a single positive cost.
+            return [math.inf] * len(BETS) if cost > 0.0 else self._log_fortunes
+        surplus = cost / self._limit - 1.0
+        return [fortune + math.log1p(bet * surplus) for fortune, bet in zip(self._log_fortunes, BETS, strict=True)]
+
+
+@dataclass(frozen=True)
+class CostReading:
+    """What the meter knows after a tick.
+
+    episode: episodes seen since the start, this one included; step: ticks of this one, from 1.
+    cost, episode_cost: of this tick, and of this episode so far.
+    over_limit: this episode has already cost more than the limit.
+    completed_episodes, mean_episode_cost: whole episodes since the last `restart`, and the mean of the last `window`
+    of them (0.0 while there is none).
+    evidence: e-value that the mean episode cost exceeds the limit; violation_confirmed: it has reached 1/alpha, once.
+    """
+
+    episode: int
+    step: int
+    cost: float
+    episode_cost: float
+    over_limit: bool
+    completed_episodes: int
+    mean_episode_cost: float
+    evidence: float
+    violation_confirmed: bool
+
+
+class CostMeter:
+    """Accounts costs per episode, tick by tick; not thread-safe.
+
+    An episode begins where the marker given to `tick` changes or, with no marker, every `max_steps` ticks. The episode
+    that runs when the meter starts, or at `restart`, is shown but not judged: part of it was not seen, or was driven
+    by another policy. Set `first_is_whole` if the meter is known to start with an episode.
+
+    Args:
+        limit: allowed cost of an episode.
+        max_steps: ticks of the longest episode.
+        max_step_cost: largest cost of one tick.
+        window: number of completed episodes that the mean is over.
+        alpha: highest probability of a false alarm, in (0, 1).
+
+    Raises:
+        DataError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        limit: float,
+        max_steps: int,
+        max_step_cost: float = 1.0,
+        window: int = 20,
+        alpha: float = 0.05,
+        first_is_whole: bool = False,
+    ) -> None:
+        if max_steps < 1:
+            raise DataError(f"cost monitor: max_steps: expected at least 1, found {max_steps}")
+        if window < 1:
+            raise DataError(f"cost monitor: window: expected at least 1 episode, found {window}")
+        if not 0.0 < alpha < 1.0:
+            raise DataError(f"cost monitor: alpha: expected a number between 0 and 1, found {alpha}")
+        self.limit = limit
+        self._max_steps = max_steps
+        self._max_episode_cost = max_steps * max_step_cost
+        self._threshold = 1.0 / alpha
+        self._recent: deque[float] = deque(maxlen=window)
+        self._marker: Hashable = None
+        self._episode = 0
+        self._step = 0
+        self._episode_cost = 0.0
+        self.restart()
+        self._whole = first_is_whole
+
+    def restart(self) -> None:
+        """Forget completed episodes and evidence, because another policy drives from here on."""
+        self._test = ExceedanceTest(self.limit, self._max_episode_cost)
+        self._recent.clear()
+        self._completed = 0
+        self._confirmed = False
+        self._whole = False
+
+    def tick(self, cost: float, episode: Hashable = None) -> CostReading:
+        """Account one tick.
+
+        Args:
+            cost: of this tick, at least 0.
+            episode: the episode marker, if the robot has one.
+
+        Raises:
+            DataError: the cost is negative or not a number; nothing was accounted.
+        """
+        if not (math.isfinite(cost) and cost >= 0.0):
+            raise DataError(f"cost monitor: cost: expected a finite number of at least 0, found {cost}")
+        if self._episode == 0:
+            self._begin(episode)
+        elif episode != self._marker or (episode is None and self._step >= self._max_steps):
+            self._complete()
+            self._begin(episode)
+        self._step += 1
+        self._episode_cost += cost
+        return self._reading(cost)
+
+    def _begin(self, marker: Hashable) -> None:
+        self._marker = marker
+        self._episode += 1
+        self._step = 0
+        self._episode_cost = 0.0
+
+    def _complete(self) -> None:
+        if self._whole:
+            self._completed += 1
+            self._recent.append(self._episode_cost)
+            self._test.add(self._episode_cost)
+        self._whole = True
+
+    def _reading(self, cost: float) -> CostReading:
+        evidence = self._test.evidence(self._episode_cost if self._whole else 0.0)
+        self._confirmed = self._confirmed or evidence >= self._threshold
+        return CostReading(
+            episode=self._episode,
+            step=self._step,
+            cost=cost,
+            episode_cost=self._episode_cost,
+            over_limit=self._episode_cost > self.limit,
+            completed_episodes=self._completed,
+            mean_episode_cost=math.fsum(self._recent) / len(self._recent) if self._recent else 0.0,
+            evidence=evidence,
+            violation_confirmed=self._confirmed,
+        )
+
+
+def _mean_exp(logs: list[float]) -> float:
+    largest = max(logs)
+    if largest >= math.log(LARGEST_EVIDENCE * len(logs)):
+        return LARGEST_EVIDENCE
+    return min(LARGEST_EVIDENCE, math.fsum(math.exp(value) for value in logs) / len(logs))
