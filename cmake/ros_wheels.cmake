@@ -1,0 +1,24 @@
+# Lets packages be configured against ROS 2 wheels in a virtual environment.
+#
+#   cmake -S . -B build -DCMAKE_PROJECT_INCLUDE=$PWD/cmake/ros_wheels.cmake ...
+#
+# The wheels' exported targets carry include directories of the machine that built them (its Python headers). CMake
+# refuses imported targets with an include directory that does not exist, so drop those before it looks.
+
+function(drop_missing_include_directories)
+  get_property(targets DIRECTORY PROPERTY IMPORTED_TARGETS)
+  foreach(target IN LISTS targets)
+    get_target_property(directories ${target} INTERFACE_INCLUDE_DIRECTORIES)
+    if(directories)
+      set(present)
+      foreach(directory IN LISTS directories)
+        if(directory MATCHES "^\\$<" OR EXISTS "${directory}")
+          list(APPEND present "${directory}")
+        endif()
+      endforeach()
+      set_target_properties(${target} PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${present}")
+    endif()
+  endforeach()
+endfunction()
+
+cmake_language(DEFER CALL drop_missing_include_directories)
