@@ -13,7 +13,11 @@ class SpecError(SaferuleError):
     """A robot description is malformed, or does not fit what it is used with."""
 
 
-class StaleInputError(SaferuleError):
+class InputError(SaferuleError):
+    """A sensor value cannot be used, for example because it is not finite."""
+
+
+class StaleInputError(InputError):
     """A sensor that the policy needs is missing or older than its `max_age`."""
 
 

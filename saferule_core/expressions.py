@@ -5,7 +5,7 @@
     outside({"x": np.array([5.0, 7.0])})  # array([0., 1.])
 
 The text is parsed, checked against a short list of allowed syntax, and compiled once. There is no attribute access
-on values, no indexing, no keyword argument and no builtin, so a description from elsewhere can compute and nothing else.
+on values, no indexing, no keyword argument and no builtin, so a description can compute and nothing else.
 A dotted name (`previous.x`, `action.force_x`) is one name.
 """
 
@@ -51,12 +51,20 @@ class Expression:
         self.names = frozenset(names)
         code = ast.fix_missing_locations(ast.Expression(body))
         self._code = compile(code, f"<{source}>", "eval")
-        self._globals = {"__builtins__": {}, "_and": np.logical_and, "_or": np.logical_or, "_not": np.logical_not}
-        self._globals |= {f"_f_{name}": function for name, function in FUNCTIONS.items()}
+        logic = {"_and": np.logical_and, "_or": np.logical_or, "_not": np.logical_not, "_number": np.float64}
+        self._globals = {"__builtins__": {}, **logic, **{f"_f_{name}": f for name, f in FUNCTIONS.items()}}
 
     def __call__(self, signals: Mapping[str, object]) -> np.ndarray | np.floating:
-        """Evaluate over `signals` (name -> float or array (N,)) and return float64 of the same shape."""
-        return np.asarray(eval(self._code, self._globals, {"_s": signals}), dtype=np.float64)[()]  # noqa: S307
+        """Evaluate over `signals` (name -> float or array (N,)) and return float64 of the same shape.
+
+        Raises:
+            SpecError: the arithmetic fails (division by zero, overflow), or a signal is missing.
+        """
+        try:
+            return np.asarray(eval(self._code, self._globals, {"_s": signals}), dtype=np.float64)[()]
+        except (ArithmeticError, KeyError) as error:
+            reason = f"{type(error).__name__} {error}"
+            raise SpecError(f"{self.source}: {self.text!r} cannot be computed: {reason}") from error
 
     def _refuse(self, node: ast.AST) -> SpecError:
         found = ast.unparse(node)
@@ -80,7 +88,7 @@ class Expression:
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
             return ast.UnaryOp(node.op, self._translate(node.operand, names))
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-            return _call("_not", [self._translate(node.operand, names)])
+            return _number(_call("_not", [self._translate(node.operand, names)]))
         if isinstance(node, ast.BoolOp):
             function = "_and" if isinstance(node.op, ast.And) else "_or"
             return self._fold(function, [self._translate(value, names) for value in node.values])
@@ -107,8 +115,13 @@ class Expression:
         folded = values[0]
         for value in values[1:]:
             folded = _call(function, [folded, value])
-        return folded
+        return _number(folded)
 
 
 def _call(function: str, arguments: list[ast.expr]) -> ast.expr:
     return ast.Call(ast.Name(function, ast.Load()), arguments, [])
+
+
+def _number(node: ast.expr) -> ast.expr:
+    """Turn truth into 0.0 or 1.0, so that the sum of two indicators is 2 and not True."""
+    return _call("_number", [node])
