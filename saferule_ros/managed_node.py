@@ -1,0 +1,182 @@
+"""What the nodes of saferule share: lifecycle with clear errors, declared parameters, and a main function.
+
+    class CostMonitor(ManagedNode):
+        PARAMETERS = (Parameter("spec", "", "robot description (YAML file)"), ...)
+        def configure(self): ...      # raise SaferuleError to refuse, with the reason in the log
+        def activate(self): ...
+
+    def main(): run(CostMonitor, "cost_monitor")
+
+Each node has one SingleThreadedExecutor: at control rates rclpy's multithreaded one falls behind.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import rclpy
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+
+from saferule_core.errors import SaferuleError, SpecError
+from saferule_core.spec import RobotSpec, load_spec
+from saferule_ros.messages import message_class
+
+SIGNAL_CHECK_S = 0.2
+"""How long a silent node takes at most to notice Ctrl-C [s]."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A declared parameter; `low` and `high` bound numbers. All are read when the node is configured."""
+
+    name: str
+    default: object
+    description: str
+    low: float | int | None = None
+    high: float | int | None = None
+
+    def descriptor(self) -> ParameterDescriptor:
+        """Return the descriptor that `ros2 param describe` shows."""
+        descriptor = ParameterDescriptor(description=self.description)
+        if self.low is not None and isinstance(self.default, float):
+            descriptor.floating_point_range = [FloatingPointRange(from_value=self.low, to_value=self.high, step=0.0)]
+        elif self.low is not None:
+            descriptor.integer_range = [IntegerRange(from_value=self.low, to_value=self.high, step=1)]
+        return descriptor
+
+
+SPEC_PARAMETER = Parameter("spec", "", "robot description: path of a YAML file")
+STORE_PARAMETER = Parameter("store", "", "policy store: path of a folder")
+
+
+class ManagedNode(LifecycleNode):
+    """A lifecycle node whose transitions are plain methods that may raise SaferuleError.
+
+    Subclasses override `configure`, `activate`, `deactivate` and `cleanup`; a SaferuleError refuses the transition
+    and is logged as one line, anything else is a defect and goes to the lifecycle's error state with its traceback.
+    """
+
+    PARAMETERS: tuple[Parameter, ...] = ()
+
+    def __init__(self, name: str, **options: object) -> None:
+        super().__init__(name, **options)
+        self.working = False
+        for parameter in self.PARAMETERS:
+            self.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
+
+    def configure(self) -> None:
+        """Read parameters, create publishers, subscriptions and services."""
+
+    def activate(self) -> None:
+        """Begin to work."""
+
+    def deactivate(self) -> None:
+        """Stop working; leave the robot safe."""
+
+    def cleanup(self) -> None:
+        """Drop what `configure` made; also called on shutdown from any state, so it tolerates half a configuration."""
+
+    def parameter(self, name: str) -> object:
+        """Return the value of a declared parameter."""
+        return self.get_parameter(name).value
+
+    def path_parameter(self, name: str, what: str) -> Path:
+        """Return a parameter as a path.
+
+        Raises:
+            SpecError: it is empty.
+        """
+        if not self.parameter(name):
+            raise SpecError(f"parameter {name} of {self.get_name()}: expected the path of {what}, found nothing")
+        return Path(self.parameter(name)).expanduser()
+
+    def load_spec(self) -> RobotSpec:
+        """Return the robot description named by the parameter `spec`; raises SpecError."""
+        return load_spec(self.path_parameter("spec", "a robot description (YAML)"))
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Run `configure`; after a refusal the node is as it was."""
+        result = self._guard(self.configure)
+        if result is not TransitionCallbackReturn.SUCCESS:
+            self._guard(self.cleanup)
+        return result
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Run `activate`."""
+        super().on_activate(state)
+        result = self._guard(self.activate)
+        self.working = result is TransitionCallbackReturn.SUCCESS
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Run `deactivate`."""
+        self.working = False
+        result = self._guard(self.deactivate)
+        super().on_deactivate(state)
+        return result
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Run `cleanup`."""
+        return self._guard(self.cleanup)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Leave the robot safe, then drop everything."""
+        if self.working:
+            self.on_deactivate(state)
+        return self._guard(self.cleanup)
+
+    def _guard(self, step: Callable[[], None]) -> TransitionCallbackReturn:
+        try:
+            step()
+        except SaferuleError as error:
+            self.get_logger().error(f"cannot {step.__name__}: {error}")
+            return TransitionCallbackReturn.FAILURE
+        return TransitionCallbackReturn.SUCCESS
+
+    def leave_safely(self) -> None:
+        """Deactivate an active node when its process ends, so that the robot gets its safe stop."""
+        if self.working:
+            self.trigger_deactivate()
+
+    def now_ns(self) -> int:
+        """Return the ROS time [ns]."""
+        return self.get_clock().now().nanoseconds
+
+    def subscribe_sensors(self, spec: RobotSpec, callback: Callable[[str, object], None], qos: object) -> list:
+        """Subscribe to every sensor topic of `spec`; `callback(topic, message)`. Returns the subscriptions."""
+
+        def listen(topic: str, kind: str) -> object:
+            return self.create_subscription(message_class(kind), topic, lambda m: callback(topic, m), qos)
+
+        return [listen(topic, kind) for topic, kind in spec.sensor_topics.items()]
+
+
+def run(node_class: type[ManagedNode], name: str, arguments: list[str] | None = None) -> None:
+    """Spin a node until Ctrl-C, SIGTERM or a ROS shutdown; an active node is deactivated first (safe stop).
+
+    ROS's own signal handlers would close the context at once, and the safe stop could not be sent any more.
+    """
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    node = node_class(name)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while not stop.is_set() and rclpy.ok():
+            executor.spin_once(timeout_sec=SIGNAL_CHECK_S)
+        node.leave_safely()
+    except ExternalShutdownException:
+        pass
+    finally:
+        executor.shutdown(timeout_sec=1.0)
+        node.destroy_node()
+        rclpy.try_shutdown()
