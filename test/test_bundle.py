@@ -57,10 +57,10 @@ def test_a_policy_is_the_actor_alone_and_acts_alike(tmp_path, point_spec, algori
     policy_id = bundle.save(tmp_path / "policy", agent, point_spec, Card(seed=0))
     policy = bundle.load_policy(tmp_path / "policy", point_spec)
     assert list(policy.agent.modules()) == ["actor"] and policy.policy_id == policy_id
-    observation = np.linspace(-1.0, 1.0, 5, dtype=np.float32)
-    action = policy.act(observation)
-    assert action.shape == (2,) and action.dtype == np.float32
-    np.testing.assert_array_equal(action, agent.act(observation[None])[0])
+    observations = np.linspace(-1.0, 1.0, 15, dtype=np.float32).reshape(3, 5)
+    actions = policy.act(observations)
+    assert actions.shape == (3, 2) and actions.dtype == np.float32
+    np.testing.assert_array_equal(actions, agent.act(observations))
 
 
 def test_dropped_critics_stay_dropped(tmp_path, point_spec):

@@ -2,7 +2,7 @@
 
     content_id = bundle.save("bundles/first", agent, spec, Card(seed=0))
     policy = bundle.load_policy("store/active", spec)         # the actor alone, checked
-    action = policy.act(observation)
+    actions = policy.act(observations)
     agent = bundle.load_agent("store/active")                 # with critics, to unlearn from
 
     weights.safetensors   tensors "actor.…", "reward_critic.…", ...
@@ -56,9 +56,9 @@ class Policy:
     card: Card
     agent: Agent
 
-    def act(self, observation: np.ndarray) -> np.ndarray:
-        """Return the action (action_dim,) float32 in [-1, 1] for an observation (obs_dim,)."""
-        return self.agent.act(np.asarray(observation, dtype=np.float32)[None])[0]
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """Return actions (N, action_dim) float32 in [-1, 1] for observations (N, obs_dim)."""
+        return self.agent.act(observations)
 
 
 def save(directory: str | Path, agent: Agent, spec: RobotSpec, card: Card) -> str:
