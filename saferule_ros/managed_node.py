@@ -142,7 +142,7 @@ class ManagedNode(LifecycleNode):
 
     def leave_safely(self) -> None:
         """Deactivate an active node when its process ends, so that the robot gets its safe stop."""
-        if self.working:
+        if self.working and rclpy.ok():
             self.trigger_deactivate()
 
     def now_ns(self) -> int:
@@ -173,10 +173,10 @@ def run(node_class: type[ManagedNode], name: str, arguments: list[str] | None = 
     try:
         while not stop.is_set() and rclpy.ok():
             executor.spin_once(timeout_sec=SIGNAL_CHECK_S)
-        node.leave_safely()
     except ExternalShutdownException:
-        pass
+        node.get_logger().info("ROS was shut down")
     finally:
+        node.leave_safely()
         executor.shutdown(timeout_sec=1.0)
         node.destroy_node()
         rclpy.try_shutdown()

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -26,7 +26,7 @@ LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability
 """State that a late subscriber has to know: the safety stop, the current episode."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def message_class(kind: str) -> type:
     """Return the class of a message type such as `nav_msgs/msg/Odometry`.
 
