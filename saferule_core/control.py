@@ -26,8 +26,8 @@ from saferule_core.spec import RobotSpec
 class Policy(Protocol):
     """What drives, for example a `saferule_core.store.bundle.Policy`."""
 
-    def act(self, observation: np.ndarray) -> np.ndarray:
-        """Return the action (action_dim,) in [-1, 1] for an observation (obs_dim,) float32."""
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """Return actions (N, action_dim) in [-1, 1] for observations (N, obs_dim) float32."""
 
 
 class ControlState(enum.Enum):
@@ -160,7 +160,7 @@ class Controller:
 
     def _drive(self, now_ns: int) -> dict[str, float]:
         observation = self.spec.observe(self._reader.physical(now_ns))
-        action = self._policy.act(observation)
+        action = self._policy.act(observation[None])[0]
         if not np.isfinite(action).all():
             raise InputError(f"policy {self.policy_id[:12]}: expected a finite action, found {action}")
         return {name: float(value) for name, value in self.spec.command(action).items()}

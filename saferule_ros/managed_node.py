@@ -7,7 +7,7 @@
 
     def main(): run(CostMonitor, "cost_monitor")
 
-Each node has one SingleThreadedExecutor: at control rates rclpy's multithreaded one falls behind.
+A node in the control loop has one SingleThreadedExecutor: at control rates rclpy's multithreaded one falls behind.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
@@ -158,7 +158,12 @@ class ManagedNode(LifecycleNode):
         return [listen(topic, kind) for topic, kind in spec.sensor_topics.items()]
 
 
-def run(node_class: type[ManagedNode], name: str, arguments: list[str] | None = None) -> None:
+def run(
+    node_class: type[ManagedNode],
+    name: str,
+    arguments: list[str] | None = None,
+    make_executor: Callable[[], Executor] = SingleThreadedExecutor,
+) -> None:
     """Spin a node until Ctrl-C, SIGTERM or a ROS shutdown; an active node is deactivated first (safe stop).
 
     ROS's own signal handlers would close the context at once, and the safe stop could not be sent any more.
@@ -168,7 +173,7 @@ def run(node_class: type[ManagedNode], name: str, arguments: list[str] | None = 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
     node = node_class(name)
-    executor = SingleThreadedExecutor()
+    executor = make_executor()
     executor.add_node(node)
     try:
         while not stop.is_set() and rclpy.ok():

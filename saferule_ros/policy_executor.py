@@ -180,7 +180,8 @@ class PolicyExecutor(ManagedNode):
             return response
         response.success = True
         response.message = f"policy {self._controller.policy_id[:12]} drives from tick {response.tick}"
-        self.get_logger().info(f"{response.message}, after {response.previous_id[:12]} ({request.reason or 'no reason'})")
+        reason = request.reason or "no reason given"
+        self.get_logger().info(f"{response.message}, after {response.previous_id[:12]}: {reason}")
         return response
 
     def _apply_swap(self) -> None:

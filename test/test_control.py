@@ -17,8 +17,8 @@ class Constant:
     def __init__(self, value):
         self.value = value
 
-    def act(self, observation):
-        return np.full(2, self.value, dtype=np.float32)
+    def act(self, observations):
+        return np.full((len(observations), 2), self.value, dtype=np.float32)
 
 
 def odometry(x=0.0, sec=1.0):

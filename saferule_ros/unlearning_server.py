@@ -1,0 +1,352 @@
+"""unlearning_server: the action `unlearn` that repairs the policy of a running robot.
+
+    ros2 action send_goal -f unlearn saferule/action/Unlearn "{request: {forget_bags: [...], retain_bags: [...]}}"
+
+Learning and validation run in a worker process at low priority, never in a node. Whatever goes wrong, the robot goes
+on with the policy that it has, and the caller gets a sentence that says what to do. After a swap the new policy is on
+probation: if the cost monitor confirms that it breaks its limit, it is rolled back or the robot is held.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from rclpy.action import ActionServer, CancelResponse
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.executors import MultiThreadedExecutor
+from std_srvs.srv import Trigger
+
+from saferule.action import Unlearn as UnlearnAction
+from saferule.msg import CostStatus, PolicyStatus, UnlearnRequest, UnlearnResult
+from saferule.srv import ListPolicies, Rollback, SwapPolicy
+from saferule.srv import Unlearn as UnlearnService
+from saferule_core.errors import Cancelled, SaferuleError
+from saferule_core.probation import Decision, Probation
+from saferule_core.store.store import PolicyStore
+from saferule_ros.managed_node import SPEC_PARAMETER, STORE_PARAMETER, ManagedNode, Parameter, run
+from saferule_ros.messages import SENSOR
+from saferule_ros.worker import Worker, WorkerFailed
+
+_PHASES = {
+    "loading": UnlearnAction.Feedback.PHASE_LOADING,
+    "unlearning": UnlearnAction.Feedback.PHASE_UNLEARNING,
+    "validating": UnlearnAction.Feedback.PHASE_VALIDATING,
+    "storing": UnlearnAction.Feedback.PHASE_STORING,
+    "swapping": UnlearnAction.Feedback.PHASE_SWAPPING,
+}
+_FIGURES = (
+    "incumbent_cost", "candidate_cost", "candidate_cost_upper", "incumbent_reward", "candidate_reward",
+    "reward_reference", "cost_limit", "unlearning_seconds", "validation_seconds",
+)  # fmt: skip
+_BAD_REQUESTS = ("DataError", "SpecError", "StoreError", "UnlearningError")
+
+
+class Refusal(SaferuleError):
+    """The request ends here, with this status and message for the caller."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class UnlearningServer(ManagedNode):
+    """One request at a time, by action or by service."""
+
+    PARAMETERS = (
+        SPEC_PARAMETER,
+        STORE_PARAMETER,
+        Parameter("work_dir", "saferule_work", "folder for reports, one subfolder per request"),
+        Parameter("workers", 2, "simulated robots that validate at the same time", 1, 64),
+        Parameter("worker_niceness", 10, "scheduling priority of learning and validation, 19 is the lowest", 0, 19),
+        Parameter("executor", "policy_executor", "name of the policy_executor node"),
+        Parameter("swap_timeout", 10.0, "how long the executor may take to answer [s]", 0.1, 600.0),
+        Parameter("probation_episodes", 5, "episodes that a new policy is watched for; 0 for none", 0, 10_000),
+    )
+
+    def configure(self) -> None:
+        """Check description and store, open action and services."""
+        self._spec = self.load_spec()
+        self._store = PolicyStore(self.path_parameter("store", "a policy store"))
+        self._work_dir = self.path_parameter("work_dir", "a folder for reports")
+        self._busy = threading.Lock()
+        self._worker: Worker | None = None
+        self._running_policy = ""
+        self._probation: Probation | None = None
+        self._last: dict[str, object] = {"state": "idle"}
+        group = ReentrantCallbackGroup()
+        executor = self.parameter("executor")
+        self._swap = self.create_client(SwapPolicy, f"{executor}/swap_policy", callback_group=group)
+        self._hold = self.create_client(Trigger, f"{executor}/hold", callback_group=group)
+        self._subscriptions_made = [
+            self.create_subscription(kind, topic, callback, SENSOR, callback_group=group)
+            for kind, topic, callback in (
+                (PolicyStatus, "policy_status", self._on_policy_status),
+                (CostStatus, "cost_status", self._on_cost_status),
+            )
+        ]
+        self._services_made = [
+            self.create_service(UnlearnService, "unlearn", self._on_service, callback_group=group),
+            self.create_service(Trigger, "~/status", self._on_status, callback_group=group),
+            self.create_service(ListPolicies, "~/list_policies", self._on_list, callback_group=group),
+            self.create_service(Rollback, "~/rollback", self._on_rollback, callback_group=group),
+        ]
+        self._action = ActionServer(
+            self, UnlearnAction, "unlearn", self._on_goal,
+            cancel_callback=self._on_cancel, callback_group=group,
+        )  # fmt: skip
+
+    def deactivate(self) -> None:
+        """Stop a running request; the robot keeps its policy."""
+        if self._worker is not None:
+            self._worker.cancel()
+
+    def cleanup(self) -> None:
+        """Close action, services and clients."""
+        for made, destroy in (
+            ("_subscriptions_made", self.destroy_subscription),
+            ("_services_made", self.destroy_service),
+        ):
+            for item in self.__dict__.pop(made, ()):
+                destroy(item)
+        for name in ("_swap", "_hold"):
+            if name in self.__dict__:
+                self.destroy_client(self.__dict__.pop(name))
+        if "_action" in self.__dict__:
+            self.__dict__.pop("_action").destroy()
+
+    # -- requests --------------------------------------------------------------------------------------------------
+
+    def _on_goal(self, goal: object) -> UnlearnAction.Result:
+        def feedback(event: Mapping) -> None:
+            losses = event.get("losses") or {}
+            message = UnlearnAction.Feedback(
+                phase=_PHASES.get(event["phase"], UnlearnAction.Feedback.PHASE_LOADING),
+                progress=float(event["fraction"]),
+                message=event.get("message", ""),
+                loss_names=list(losses),
+                loss_values=[float(value) for value in losses.values()],
+            )
+            goal.publish_feedback(message)
+
+        result = self._serve(goal.request.request, feedback, lambda: goal.is_cancel_requested)
+        if result.status in (UnlearnResult.STATUS_SWAPPED, UnlearnResult.STATUS_ACCEPTED):
+            goal.succeed()
+        elif result.status == UnlearnResult.STATUS_CANCELLED and goal.is_cancel_requested:
+            goal.canceled()
+        else:
+            goal.abort()
+        return UnlearnAction.Result(result=result)
+
+    def _on_cancel(self, _goal: object) -> CancelResponse:
+        worker = self._worker
+        if worker is not None:
+            worker.cancel()
+        return CancelResponse.ACCEPT
+
+    def _on_service(self, request: UnlearnService.Request, response: UnlearnService.Response) -> object:
+        if not self.working or self._busy.locked():
+            response.message = self._why_not()
+            return response
+        response.accepted, response.request_id = True, uuid.uuid4().hex[:12]
+        work = partial(self._serve, request.request, lambda _event: None, lambda: False, response.request_id)
+        threading.Thread(target=work, name="unlearn", daemon=True).start()
+        return response
+
+    def _on_status(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = True, json.dumps(self._last)
+        return response
+
+    def _why_not(self) -> str:
+        if not self.working:
+            return "unlearning_server is not active: activate it (ros2 lifecycle set /unlearning_server activate)"
+        return "another request is being served: wait for it, or cancel it"
+
+    def _serve(
+        self,
+        request: UnlearnRequest,
+        feedback: Callable[[Mapping], None],
+        is_cancelled: Callable[[], bool],
+        request_id: str = "",
+    ) -> UnlearnResult:
+        """Serve one request and return its result; never raises for what a request, a robot or a worker may do."""
+        result = UnlearnResult(**{name: float("nan") for name in _FIGURES})
+        result.unlearning_seconds = result.validation_seconds = 0.0
+        if not self.working or not self._busy.acquire(blocking=False):
+            result.status, result.message = UnlearnResult.STATUS_BAD_REQUEST, self._why_not()
+            return result
+        request_id = request_id or uuid.uuid4().hex[:12]
+
+        def report(event: Mapping) -> None:
+            self._last = {"state": "running", "request_id": request_id, **event}
+            feedback(event)
+
+        try:
+            self._repair(request, result, report, is_cancelled, request_id)
+        except Refusal as refusal:
+            result.status, result.message = refusal.status, str(refusal)
+        except Cancelled as error:
+            result.status, result.message = UnlearnResult.STATUS_CANCELLED, str(error)
+        except WorkerFailed as error:
+            bad = error.kind in _BAD_REQUESTS
+            result.status = UnlearnResult.STATUS_BAD_REQUEST if bad else UnlearnResult.STATUS_FAILED
+            result.message = f"{error}; the robot keeps policy {result.incumbent_id[:12]}"
+        except SaferuleError as error:
+            result.status, result.message = UnlearnResult.STATUS_FAILED, str(error)
+        finally:
+            self._worker = None
+            self._last = {"state": "done", "request_id": request_id, "status": result.status, "message": result.message}
+            self._busy.release()
+        self.get_logger().info(f"unlearn {request_id}: {result.message}")
+        return result
+
+    def _repair(
+        self,
+        request: UnlearnRequest,
+        result: UnlearnResult,
+        report: Callable[[Mapping], None],
+        is_cancelled: Callable[[], bool],
+        request_id: str,
+    ) -> None:
+        """Fill `result`; raises Refusal, Cancelled or WorkerFailed."""
+        result.incumbent_id = self._running_policy or self._store.active() or ""
+        if not result.incumbent_id:
+            raise Refusal(UnlearnResult.STATUS_BAD_REQUEST, "no policy is active: train one and activate it first")
+        if request.swap and not self._swap.wait_for_service(self.parameter("swap_timeout")):
+            raise self._unreachable("nothing was unlearned", "or send the request with swap: false")
+        report({"phase": "loading", "fraction": 0.0, "message": "starting the worker"})
+        self._worker = Worker(
+            self._worker_arguments(request, result.incumbent_id, request_id), report, self.parameter("worker_niceness")
+        )
+        if is_cancelled():
+            self._worker.cancel()
+        outcome = self._worker.wait()
+        self._worker = None
+        for name in _FIGURES:
+            if outcome.get(name) is not None:
+                setattr(result, name, float(outcome[name]))
+        result.candidate_id = outcome.get("candidate_id") or ""
+        result.report_path = outcome.get("report_path") or ""
+        if not outcome["accepted"]:
+            raise Refusal(UnlearnResult.STATUS_REFUSED, outcome["message"])
+        result.status, result.message = UnlearnResult.STATUS_ACCEPTED, outcome["message"]
+        if is_cancelled():
+            raise Cancelled(f"cancelled before the swap; policy {result.candidate_id[:12]} stays in the store")
+        if request.swap:
+            report({"phase": "swapping", "fraction": 0.99, "message": f"handing over {result.candidate_id[:12]}"})
+            self._hand_over(result, f"unlearn {request_id}")
+
+    def _worker_arguments(self, request: UnlearnRequest, incumbent_id: str, request_id: str) -> list[str]:
+        arguments = [
+            "repair", "--spec", self.parameter("spec"), "--store", self.parameter("store"), "--policy", incumbent_id,
+            "--method", request.method or "safe_rule", "--seed", str(request.seed),
+            "--min-reward-kept", str(request.min_reward_kept), "--confidence", str(request.confidence),
+            "--episodes", str(request.validation_episodes), "--workers", str(self.parameter("workers")),
+            "--out", str(self._work_dir / request_id),
+        ]  # fmt: skip
+        if request.cost_limit > 0.0:
+            arguments += ["--cost-limit", str(request.cost_limit)]
+        for option, bags in (("--forget", request.forget_bags), ("--retain", request.retain_bags)):
+            for bag in bags:
+                arguments += [option, bag]
+        return arguments
+
+    # -- swapping and rolling back ---------------------------------------------------------------------------------
+
+    def _unreachable(self, kept: str, otherwise: str) -> Refusal:
+        wanted = f"{self._swap.srv_name}: expected an answer within {self.parameter('swap_timeout'):g} s, found none"
+        return Refusal(
+            UnlearnResult.STATUS_UNREACHABLE, f"{wanted}; {kept}. Start policy_executor, {otherwise}"
+        )
+
+    def _call_swap(self, policy_id: str, reason: str) -> SwapPolicy.Response | None:
+        """Ask the executor to swap; None where it does not answer in time."""
+        timeout = self.parameter("swap_timeout")
+        if not self._swap.wait_for_service(timeout):
+            return None
+        answered = threading.Event()
+        call = self._swap.call_async(SwapPolicy.Request(policy_id=policy_id, reason=reason))
+        call.add_done_callback(lambda _call: answered.set())
+        if not answered.wait(timeout):
+            self._swap.remove_pending_request(call)
+            return None
+        return call.result()
+
+    def _hand_over(self, result: UnlearnResult, reason: str) -> None:
+        self._probation = None
+        answer = self._call_swap(result.candidate_id, reason)
+        if answer is None:
+            kept = f"the robot keeps {result.incumbent_id[:12]}, policy {result.candidate_id[:12]} is in the store"
+            raise self._unreachable(kept, f"then call {self._swap.srv_name}")
+        if not answer.success:
+            raise Refusal(UnlearnResult.STATUS_UNREACHABLE, f"the executor did not swap: {answer.message}")
+        self._store.activate(result.candidate_id, reason=reason)
+        result.status = UnlearnResult.STATUS_SWAPPED
+        result.message += f"; it drives from tick {answer.tick}"
+        episodes = self.parameter("probation_episodes")
+        if episodes:
+            self._probation = Probation(
+                result.candidate_id, result.incumbent_id, result.incumbent_cost, result.cost_limit, episodes
+            )
+
+    def _on_policy_status(self, status: PolicyStatus) -> None:
+        self._running_policy = status.policy_id
+
+    def _on_cost_status(self, status: CostStatus) -> None:
+        probation = self._probation
+        if probation is None or status.policy_id != probation.candidate_id:
+            return
+        decision = probation.judge(status.completed_episodes, status.mean_episode_cost, status.violation_confirmed)
+        if decision is Decision.WATCH:
+            return
+        self._probation = None
+        name = probation.candidate_id[:12]
+        if decision is Decision.PASSED:
+            self.get_logger().info(f"{name} passed probation: mean episode cost {status.mean_episode_cost:.2f}")
+        elif decision is Decision.ROLL_BACK:
+            self.get_logger().error(f"{name} breaks its limit on the robot: rolling back")
+            self._roll_back(f"{name} broke its limit on probation")
+        else:
+            self.get_logger().error(f"{name} breaks its limit, and so did the policy before it: holding the robot")
+            self._hold.call_async(Trigger.Request())
+
+    def _roll_back(self, reason: str) -> tuple[bool, str]:
+        """Let the previous policy of the store drive again; return whether it does, and words."""
+        previous = self._store.previous()
+        if previous is None:
+            return False, "there is no previous policy in the store"
+        answer = self._call_swap(previous, reason)
+        if answer is None or not answer.success:
+            return False, "the executor did not answer: start policy_executor" if answer is None else answer.message
+        self._store.rollback(reason=reason)
+        return True, f"policy {previous[:12]} drives again"
+
+    def _on_rollback(self, request: Rollback.Request, response: Rollback.Response) -> Rollback.Response:
+        self._probation = None
+        try:
+            response.success, response.message = self._roll_back(request.reason or "asked for by ~/rollback")
+            response.active_id = self._store.active() or ""
+        except SaferuleError as error:
+            response.success, response.message = False, str(error)
+        return response
+
+    def _on_list(self, _request: ListPolicies.Request, response: ListPolicies.Response) -> ListPolicies.Response:
+        entries = self._store.list()
+        response.active_id, response.previous_id = self._store.active() or "", self._store.previous() or ""
+        response.policy_ids = [entry.policy_id for entry in entries]
+        response.parents = [entry.card.parent or "" for entry in entries]
+        response.algorithms = [entry.card.algorithm for entry in entries]
+        response.created = [entry.card.created for entry in entries]
+        return response
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the node."""
+    run(UnlearningServer, "unlearning_server", arguments, partial(MultiThreadedExecutor, num_threads=4))
+
+
+if __name__ == "__main__":
+    main()
