@@ -87,7 +87,8 @@ class CostReading:
 
     episode: episodes seen since the start, this one included; step: ticks of this one, from 1.
     cost, episode_cost: of this tick, and of this episode so far.
-    over_limit: this episode has already cost more than the limit.
+    charged: what of `episode_cost` counts against the limit: all of it or, in an episode that another policy began,
+    what came since the last `restart`; over_limit: it is more than the limit.
     completed_episodes, mean_episode_cost: whole episodes since the last `restart`, and the mean of the last `window`
     of them (0.0 while there is none).
     evidence: e-value that the mean episode cost exceeds the limit; violation_confirmed: it has reached 1/alpha, once.
@@ -97,6 +98,7 @@ class CostReading:
     step: int
     cost: float
     episode_cost: float
+    charged: float
     over_limit: bool
     completed_episodes: int
     mean_episode_cost: float
@@ -146,16 +148,19 @@ class CostMeter:
         self._episode = 0
         self._step = 0
         self._episode_cost = 0.0
-        self.restart()
-        self._whole = first_is_whole
+        self.restart(running_is_whole=first_is_whole)
 
-    def restart(self) -> None:
-        """Forget completed episodes and evidence, because another policy drives from here on."""
+    def restart(self, running_is_whole: bool = False) -> None:
+        """Forget completed episodes and evidence, because another policy drives from here on.
+
+        running_is_whole: it drove, or will drive, all of the running episode, which is judged then.
+        """
         self._test = ExceedanceTest(self.limit, self._max_episode_cost)
         self._recent.clear()
         self._completed = 0
         self._confirmed = False
-        self._whole = False
+        self._whole = running_is_whole
+        self._inherited = self._episode_cost
 
     def tick(self, cost: float, episode: Hashable = None) -> CostReading:
         """Account one tick.
@@ -182,7 +187,7 @@ class CostMeter:
         self._marker = marker
         self._episode += 1
         self._step = 0
-        self._episode_cost = 0.0
+        self._episode_cost = self._inherited = 0.0
 
     def _complete(self) -> None:
         if self._whole:
@@ -194,12 +199,14 @@ class CostMeter:
     def _reading(self, cost: float) -> CostReading:
         evidence = self._test.evidence(self._episode_cost if self._whole else 0.0)
         self._confirmed = self._confirmed or evidence >= self._threshold
+        charged = self._episode_cost - self._inherited
         return CostReading(
             episode=self._episode,
             step=self._step,
             cost=cost,
             episode_cost=self._episode_cost,
-            over_limit=self._episode_cost > self.limit,
+            charged=charged,
+            over_limit=charged > self.limit,
             completed_episodes=self._completed,
             mean_episode_cost=math.fsum(self._recent) / len(self._recent) if self._recent else 0.0,
             evidence=evidence,

@@ -139,6 +139,7 @@ def test_restart_forgets_the_previous_policy_but_not_the_running_episode():
     meter.restart()
     reading = meter.tick(0.0, "d")
     assert reading.episode_cost == 10.0 and reading.step == 11
+    assert reading.charged == 0.0 and not reading.over_limit
     assert (reading.completed_episodes, reading.evidence, reading.violation_confirmed) == (0, 1.0, False)
     assert meter.tick(0.0, "e").completed_episodes == 0
 

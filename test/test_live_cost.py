@@ -1,0 +1,210 @@
+"""The cost of a driving robot from its live topics, in whatever order they arrive."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from saferule_core.live_cost import FINE_AFTER_EPISODES, CostState, CostWatch
+from saferule_core.spec import parse_spec
+
+PERIOD = 100_000_000
+START = 10 * PERIOD
+
+
+def at(k: int) -> int:
+    """ROS time of control period `k` [ns]."""
+    return START + k * PERIOD
+
+
+def stamped(k: int, **fields: object) -> SimpleNamespace:
+    """A message with a header of control period `k`."""
+    stamp = SimpleNamespace(sec=at(k) // 10**9, nanosec=at(k) % 10**9)
+    return SimpleNamespace(header=SimpleNamespace(stamp=stamp), **fields)
+
+
+def odometry(k: int, x: float) -> SimpleNamespace:
+    pose = SimpleNamespace(
+        position=SimpleNamespace(x=x, y=0.0), orientation=SimpleNamespace(x=0.0, y=0.0, z=0.0, w=1.0)
+    )
+    return stamped(k, pose=SimpleNamespace(pose=pose))
+
+
+def marker(k: int, name: str) -> SimpleNamespace:
+    return SimpleNamespace(frame_id=name, stamp=stamped(k).header.stamp)
+
+
+def wrench(k: int, force: float) -> SimpleNamespace:
+    return stamped(k, wrench=SimpleNamespace(force=SimpleNamespace(x=force, y=0.0)))
+
+
+class Drive:
+    """Feeds a watch one state per control period, as the simulated robot does; x > 6 m costs 1, the limit is 3."""
+
+    def __init__(self, watch: CostWatch) -> None:
+        self.watch, self.k, self.episode, self.reports = watch, 0, 0, []
+
+    def see(self, x: float):
+        self.watch.update("odom", odometry(self.k, x), at(self.k - 1))
+        self.reports.append(self.watch.tick(at(self.k)))
+        self.k += 1
+        return self.reports[-1]
+
+    def run(self, *xs: float):
+        """Drive an episode through these positions; the first is where it begins."""
+        self.watch.update("episode", marker(self.k, f"episode_{self.episode}"), at(self.k - 1))
+        self.episode += 1
+        return [self.see(x) for x in xs][-1]
+
+    def set_policy(self, name: str) -> None:
+        """From the command at the last tick on."""
+        self.watch.set_policy(name, at(self.k - 1))
+
+    def notices(self) -> list[str]:
+        return [notice.text for report in self.reports for notice in report.notices]
+
+
+@pytest.fixture
+def drive(point_spec) -> Drive:
+    return Drive(CostWatch(point_spec, window=5))
+
+
+SAFE, BAD = (0.0,) * 6, (0.0,) + (7.0,) * 10
+
+
+def test_each_state_is_charged_once_and_the_first_of_an_episode_costs_nothing(drive):
+    report = drive.run(9.0, 9.0, 1.0, 9.0)
+    assert (report.episode, report.step, report.cost, report.episode_cost) == (0, 3, 1.0, 2.0)
+    assert report.state is CostState.OK and report.constraints == {"outside_bounds": 1.0}
+    again = drive.watch.tick(at(4))
+    assert (again.cost, again.episode_cost, again.step, again.stamp_ns) == (0.0, 2.0, 3, at(3))
+    report = drive.run(9.0, 9.0)
+    assert (report.episode, report.step, report.episode_cost, report.completed_episodes) == (1, 1, 1.0, 1)
+
+
+def test_missing_or_old_sensors_are_waited_for(drive):
+    first = drive.watch.tick(at(0))
+    assert first.state is CostState.WAITING and "none came yet" in first.reason and np.isnan(first.mean_episode_cost)
+    drive.run(*SAFE)
+    late = drive.watch.tick(at(20))
+    assert late.state is CostState.WAITING and "not older than 0.35 s" in late.reason and late.cost == 0.0
+
+
+def test_a_sensor_that_is_not_finite_is_waited_for(drive):
+    assert drive.run(0.0, np.nan).state is CostState.WAITING
+
+
+def test_a_spent_budget_latches_the_stop_until_it_is_reset(drive):
+    assert not drive.run(0.0, 9.0, 9.0, 9.0).stop
+    over = drive.see(9.0)
+    assert over.stop and over.state is CostState.VIOLATED
+    assert drive.run(*SAFE).stop, "a new episode does not release it"
+    assert drive.watch.reset_stop() and not drive.watch.reset_stop()
+    assert not drive.see(0.0).stop
+    assert [text for text in drive.notices() if "stopping" in text] == drive.notices()[:1]
+
+
+def test_a_reset_gives_the_running_episode_a_fresh_budget(drive):
+    drive.run(0.0, 9.0, 9.0, 9.0, 9.0)
+    drive.watch.reset_stop()
+    assert [drive.see(9.0).stop for _ in range(4)] == [False, False, False, True]
+    assert "budget after the last reset" in drive.notices()[-1]
+
+
+def test_without_latch_the_robot_drives_on(point_spec):
+    drive = Drive(CostWatch(point_spec, latch_stop=False))
+    report = drive.run(*BAD)
+    assert report.state is CostState.VIOLATED and not report.stop
+    assert len(drive.notices()) == 1 and drive.notices()[0].endswith("it drives on")
+
+
+def test_a_stop_outlives_the_monitor_that_saw_it(point_spec):
+    drive = Drive(CostWatch(point_spec, stopped=True))
+    assert drive.run(*SAFE).stop
+
+
+def test_a_dangerous_policy_is_confirmed_once(point_spec):
+    drive = Drive(CostWatch(point_spec, latch_stop=False))
+    for _ in range(8):
+        report = drive.run(*BAD)
+    assert report.violation_confirmed and report.evidence >= 20.0 and report.mean_episode_cost == 10.0
+    assert sum("exceeds the limit" in text for text in drive.notices()) == 1
+    assert sum("has cost" in text for text in drive.notices()) == 8
+
+
+def test_a_new_policy_starts_anew_in_the_middle_of_an_episode(point_spec):
+    drive = Drive(CostWatch(point_spec, latch_stop=True))
+    drive.set_policy("old")
+    for _ in range(8):
+        report = drive.run(*BAD)
+    assert report.policy_id == "old" and report.violation_confirmed
+    drive.watch.reset_stop()
+    drive.set_policy("new")
+    report = drive.see(7.0)
+    assert (report.policy_id, report.episode_cost, report.completed_episodes) == ("new", 11.0, 0)
+    assert report.state is CostState.OK and not report.stop and not report.violation_confirmed
+    assert report.evidence == 1.0
+    for _ in range(FINE_AFTER_EPISODES):
+        report = drive.run(*SAFE)
+        assert "within the limit again" not in drive.notices()[-1]
+    report = drive.run(*SAFE)
+    assert report.completed_episodes == FINE_AFTER_EPISODES, "the shared episode is nobody's"
+    assert "new: within the limit again" in drive.notices()[-1]
+
+
+def test_a_policy_that_takes_over_at_the_start_of_an_episode_is_charged_for_all_of_it(drive):
+    drive.set_policy("old")
+    drive.run(*SAFE)
+    drive.run(0.0)
+    drive.set_policy("new")
+    for x in (0.0, 9.0):
+        drive.see(x)
+    assert drive.run(*SAFE).completed_episodes == 1
+
+
+def test_a_policy_is_charged_only_for_states_after_its_first_command(drive):
+    drive.run(0.0, 0.0)
+    drive.watch.set_policy("new", at(drive.k))
+    assert drive.see(9.0).policy_id == ""
+    assert drive.see(9.0).policy_id == "new"
+
+
+def test_an_episode_joined_midway_is_not_judged(drive):
+    drive.watch.update("episode", marker(-50, "episode_7"), at(-1))
+    for x in (9.0, 9.0, 9.0):
+        drive.see(x)
+    assert drive.run(*SAFE).completed_episodes == 0
+    assert drive.run(*SAFE).completed_episodes == 1
+
+
+def test_a_marker_that_arrives_early_waits_for_its_state(drive):
+    drive.run(0.0, 9.0)
+    drive.watch.update("episode", marker(3, "next"), at(1))
+    report = drive.see(9.0)
+    assert (report.episode, report.step, report.episode_cost) == (0, 2, 2.0)
+    report = drive.see(9.0)
+    assert (report.episode, report.step, report.episode_cost) == (1, 0, 0.0)
+
+
+def test_states_that_were_never_seen_are_counted(drive):
+    drive.run(0.0, 0.0)
+    drive.k += 3
+    drive.see(0.0)
+    assert drive.watch.unseen_states == 3
+
+
+def test_a_constraint_over_the_command_uses_the_one_that_led_to_the_state(point_yaml):
+    spec = parse_spec(point_yaml.replace("abs(x) > 6.0", "abs(action.force_x)"))
+    drive = Drive(CostWatch(spec))
+    assert drive.run(0.0, 0.0).cost == 0.0, "before any command the safe one is assumed"
+    drive.watch.update("cmd_force", wrench(1, 2.0), at(1))
+    drive.watch.update("cmd_force", wrench(2, 3.0), at(2))
+    assert drive.see(0.0).cost == 2.0
+    assert drive.see(0.0).cost == 3.0
+
+
+def test_a_cost_that_cannot_be_is_reported(point_yaml):
+    spec = parse_spec(point_yaml.replace("abs(x) > 6.0", "previous.x - x"))
+    drive = Drive(CostWatch(spec))
+    report = drive.run(0.0, 5.0)
+    assert report.state is CostState.WAITING and "at least 0, found -5" in report.reason
