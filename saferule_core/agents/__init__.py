@@ -1,0 +1,22 @@
+"""Offline safe reinforcement learning agents, one algorithm per file.
+
+    from saferule_core import agents
+    agent = agents.train("advantage_weighted", data, cost_limit=10.0, seed=0)
+    agent = agents.build(card["algorithm"], spec.obs_dim, spec.action_dim, card["hyperparameters"])
+"""
+
+from saferule_core.agents.advantage_weighted import AdvantageWeighted, AdvantageWeightedConfig
+from saferule_core.agents.base import Agent, agent_class, algorithms, build, train
+from saferule_core.agents.return_conditioned import ReturnConditioned, ReturnConditionedConfig
+
+__all__ = [
+    "AdvantageWeighted",
+    "AdvantageWeightedConfig",
+    "Agent",
+    "ReturnConditioned",
+    "ReturnConditionedConfig",
+    "agent_class",
+    "algorithms",
+    "build",
+    "train",
+]

@@ -1,0 +1,182 @@
+"""What an agent is: an actor, the critics that it may have, and the numbers that rebuild it.
+
+    agent = train("advantage_weighted", data, cost_limit=10.0, seed=0)
+    actions = agent.act(observations)                     # (N, action_dim) float32 in [-1, 1]
+    copy = build(agent.algorithm, agent.obs_dim, agent.action_dim, agent.hyperparameters())
+
+Agents register themselves under the name of their algorithm. Same data, same seed: same weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from saferule_core.agents.networks import evaluate
+from saferule_core.data.transitions import Transitions
+from saferule_core.errors import DataError, SaferuleError
+from saferule_core.progress import Progress, silent
+
+REPORT_EVERY = 20
+
+
+class Learner(Protocol):
+    """A training step bound to an agent and its data."""
+
+    def run(self, steps: int, progress: Progress) -> None:
+        """Take `steps` gradient steps, report as phase "training", and leave the result in the agent."""
+
+
+class Agent:
+    """A trained policy with everything that unlearning may use.
+
+    Subclasses set `algorithm` and `Config`, make their modules in `make_modules`, prepare them for data in
+    `prepare`, and return their training step in `learner`.
+    `actor` maps observations (N, obs_dim) to actions in [-1, 1]; other modules (critics) are optional.
+    """
+
+    algorithm: ClassVar[str]
+    Config: ClassVar[type]
+
+    def __init__(self, obs_dim: int, action_dim: int, config: Any) -> None:
+        self.obs_dim = obs_dim
+        self.action_dim = action_dim
+        self.config = config
+        self._modules = self.make_modules()
+
+    def make_modules(self) -> dict[str, nn.Module]:
+        """Return fresh modules by name; "actor" is one of them."""
+        raise NotImplementedError
+
+    def prepare(self, data: Transitions) -> None:
+        """Fit normalisation to `data`, before the first gradient step."""
+        raise NotImplementedError
+
+    def learner(self, data: Transitions, seed: int, config: Any) -> Learner:
+        """Return the training step on `data`, from the present weights on; it writes into this agent."""
+        raise NotImplementedError
+
+    def fit(self, data: Transitions, seed: int, progress: Progress) -> None:
+        """Train for the configuration's number of steps."""
+        self.prepare(data)
+        self.learner(data, seed, self.config).run(self.config.steps, progress)
+
+    @property
+    def actor(self) -> nn.Module:
+        """The deployed policy."""
+        return self._modules["actor"]
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Every module that belongs into a bundle, by name."""
+        return dict(self._modules)
+
+    def has(self, name: str) -> bool:
+        """Say whether the agent carries the module `name`, for example "cost_critic"."""
+        return name in self._modules
+
+    def drop(self, *names: str) -> None:
+        """Forget modules, for example critics that can no longer be trusted."""
+        for name in names:
+            self._modules.pop(name, None)
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """Return actions (N, action_dim) float32 for observations (N, obs_dim)."""
+        return evaluate(self.actor, observations)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """Return a JSON-able dictionary that `build` turns back into an untrained agent of this shape."""
+        return {**dataclasses.asdict(self.config), "modules": sorted(self._modules)}
+
+    def clone(self) -> Agent:
+        """Return an independent copy with equal weights."""
+        twin = copy.copy(self)
+        twin._modules = copy.deepcopy(self._modules)
+        return twin
+
+
+_REGISTRY: dict[str, type[Agent]] = {}
+
+
+def register(agent_class: type[Agent]) -> type[Agent]:
+    """Make an agent class known under its `algorithm`."""
+    _REGISTRY[agent_class.algorithm] = agent_class
+    return agent_class
+
+
+def algorithms() -> list[str]:
+    """Return the registered names."""
+    return sorted(_REGISTRY)
+
+
+def agent_class(algorithm: str) -> type[Agent]:
+    """Return the class registered as `algorithm`.
+
+    Raises:
+        SaferuleError: no such algorithm.
+    """
+    if algorithm not in _REGISTRY:
+        raise SaferuleError(f"algorithm: expected one of {', '.join(algorithms())}, found {algorithm!r}")
+    return _REGISTRY[algorithm]
+
+
+def build(algorithm: str, obs_dim: int, action_dim: int, hyperparameters: dict[str, Any]) -> Agent:
+    """Return an untrained agent whose weights fit what `hyperparameters` came with.
+
+    Raises:
+        SaferuleError: unknown algorithm, or a hyperparameter that it does not have.
+    """
+    known = agent_class(algorithm)
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in hyperparameters.items()}
+    kept = values.pop("modules", None)
+    names = {field.name for field in dataclasses.fields(known.Config)}
+    if unknown := sorted(set(values) - names):
+        raise SaferuleError(f"{algorithm}: expected hyperparameters among {', '.join(sorted(names))}, found {unknown}")
+    agent = known(obs_dim, action_dim, known.Config(**values))
+    if kept is not None:
+        agent.drop(*set(agent.modules()) - set(kept))
+    return agent
+
+
+def train(
+    algorithm: str,
+    data: Transitions,
+    cost_limit: float,
+    seed: int,
+    steps: int | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Agent:
+    """Train an agent from scratch on `data`, trusting its labels.
+
+    cost_limit: allowed cost per episode. steps: gradient steps, None for the algorithm's own number.
+    options: further fields of the algorithm's configuration.
+
+    Raises:
+        DataError: there is nothing to learn from.
+        SaferuleError: unknown algorithm or option.
+        Cancelled: `progress` asked for a stop.
+    """
+    if not len(data):
+        raise DataError("training: expected at least one transition, found none")
+    values = {"cost_limit": float(cost_limit), **options}
+    if steps is not None:
+        values["steps"] = int(steps)
+    with seeded(seed):
+        agent = build(algorithm, data.obs_dim, data.action_dim, values)
+        agent.fit(data, seed, progress or silent)
+    return agent
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Let torch draw from `seed` inside, and leave the caller's random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
