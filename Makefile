@@ -95,7 +95,7 @@ $(PACKAGE): $(PACKAGES) $(FILES) $(INTERFACES) CMakeLists.txt package.xml setup.
 	@echo "[3/3] building the messages and installing saferule into $(VENV) (25 s to 1 min the first time)"
 	@rm -rf $(VENV)/lib/python$(PYTHON_VERSION)/site-packages/saferule_{core,ros} $(VENV)/share/saferule/{launch,config}
 	@{ $(CMAKE) -S . -B $(BUILD) $(GENERATOR) -Wno-dev -DCMAKE_INSTALL_PREFIX=$(CURDIR)/$(VENV) -DCMAKE_PREFIX_PATH=$(CURDIR)/$(VENV) \
-	    -DPython3_EXECUTABLE=$(CURDIR)/$(BIN)/python3 -DCMAKE_PROJECT_INCLUDE=$(CURDIR)/cmake/ros_wheels.cmake \
+	    -DPython3_EXECUTABLE=$(CURDIR)/$(BIN)/python3 \
 	    -DAMENT_CMAKE_SYMLINK_INSTALL=ON -DBUILD_TESTING=OFF -DCMAKE_BUILD_TYPE=Release \
 	  && $(CMAKE) --build $(BUILD) --target install --parallel 2; } > $(VENV)/build.log 2>&1 || { \
 	  tail -n 40 $(VENV)/build.log >&2; echo "The build failed; the whole log is $(VENV)/build.log" >&2; exit 1; }
