@@ -1,0 +1,1 @@
+"""Longer experiments; their results are committed under results/ and made by the commands in each file."""

@@ -1,0 +1,91 @@
+"""The operator's side of the `unlearn` action, for scripts: send a request, follow its feedback, get the result.
+
+    client = UnlearnClient(node)                       # `node` is spun elsewhere, in another thread
+    result = client.repair(request, on_feedback)       # blocks; result.status, result.message
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.task import Future
+
+from saferule.action import Unlearn
+from saferule.msg import UnlearnRequest, UnlearnResult
+from saferule_core.errors import SaferuleError
+
+
+class NoAnswer(SaferuleError):
+    """A node did not answer in time."""
+
+
+def wait_for(future: Future, timeout_s: float, what: str) -> object:
+    """Block until `future` is done and return its result; the node it belongs to is spun in another thread.
+
+    Raises:
+        NoAnswer: it took longer than `timeout_s` [s].
+    """
+    done = threading.Event()
+    future.add_done_callback(lambda _future: done.set())
+    if not done.wait(timeout_s):
+        raise NoAnswer(f"{what}: expected an answer within {timeout_s:g} s, found none")
+    return future.result()
+
+
+class UnlearnClient:
+    """Calls the `unlearn` action of an unlearning_server."""
+
+    def __init__(self, node: Node, action: str = "unlearn") -> None:
+        self._client = ActionClient(node, Unlearn, action)
+        self._goal = None
+
+    def repair(
+        self,
+        request: UnlearnRequest,
+        on_feedback: Callable[[Unlearn.Feedback], None],
+        answer_timeout_s: float = 10.0,
+        result_timeout_s: float = 3600.0,
+    ) -> UnlearnResult:
+        """Send `request` and block until its result.
+
+        Raises:
+            NoAnswer: the server is not there, or takes longer than `result_timeout_s` [s].
+        """
+        if not self._client.wait_for_server(timeout_sec=answer_timeout_s):
+            raise NoAnswer("action unlearn: expected an active unlearning_server, found none; start it")
+        goal = Unlearn.Goal(request=request)
+        sent = self._client.send_goal_async(goal, feedback_callback=lambda message: on_feedback(message.feedback))
+        self._goal = wait_for(sent, answer_timeout_s, "action unlearn")
+        if not self._goal.accepted:
+            raise NoAnswer("action unlearn: expected the goal to be accepted, found it refused; is the server active?")
+        return wait_for(self._goal.get_result_async(), result_timeout_s, "action unlearn").result.result
+
+    def cancel(self) -> None:
+        """Ask the server to stop; `repair` then returns with STATUS_CANCELLED."""
+        if self._goal is not None:
+            self._goal.cancel_goal_async()
+
+
+class Spinner:
+    """Spins a node in a thread, for programs that are not nodes themselves."""
+
+    def __init__(self, node: Node) -> None:
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(node)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._spin, name="spinner", daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        while not self._stop.is_set():
+            self._executor.spin_once(timeout_sec=0.1)
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        self._thread.join(timeout=5.0)
+        self._executor.shutdown(timeout_sec=1.0)
