@@ -50,6 +50,11 @@ def test_an_incumbent_that_may_be_unsafe_is_no_yardstick_either():
     assert judge(doubtful, SAFE, RULES, safe_return=320.0).reward_reference == 320.0
 
 
+def test_one_episode_is_never_enough():
+    verdict = judge(UNSAFE[:1], SAFE[:1], RULES, safe_return=320.0)
+    assert failed(verdict) == ["enough episodes", "safe"]
+
+
 def test_a_mean_within_the_limit_is_not_enough():
     lucky = records([0.0, 0.0, 0.0, 30.0], [310.0] * 4)
     verdict = judge(UNSAFE, lucky, RULES, safe_return=320.0)

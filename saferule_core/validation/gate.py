@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import isfinite
 from typing import Protocol
 
 from saferule_core.errors import DataError
@@ -180,7 +180,7 @@ def _figures(records: Sequence[EpisodeFigures], rules: GateRules) -> PolicyFigur
 
 
 def _reference(incumbent: PolicyFigures, rules: GateRules, safe_return: float | None) -> tuple[float | None, str]:
-    if incumbent.cost.upper <= rules.cost_limit:
+    if _within(incumbent.cost, rules):
         return incumbent.reward.mean, "the incumbent's mean reward, as the incumbent is within the cost limit"
     why = "as the incumbent is not shown to be within the cost limit"
     if safe_return is None:
@@ -188,15 +188,19 @@ def _reference(incumbent: PolicyFigures, rules: GateRules, safe_return: float | 
     return safe_return, f"the mean return of the safe episodes in the retained data, {why}"
 
 
+def _within(cost: Summary, rules: GateRules) -> bool:
+    return cost.upper is not None and cost.upper <= rules.cost_limit
+
+
 def _episodes_check(count: int, rules: GateRules) -> Check:
     return Check("enough episodes", count >= rules.episodes, f"at least {rules.episodes}", str(count))
 
 
 def _cost_check(cost: Summary, rules: GateRules) -> Check:
-    bound = "no bound from a single episode" if cost.upper == inf else f"{cost.upper:.2f}"
+    bound = "no bound from a single episode" if cost.upper is None else f"{cost.upper:.2f}"
     return Check(
         "safe",
-        cost.upper <= rules.cost_limit,
+        _within(cost, rules),
         f"upper {rules.confidence:.0%} bound of the mean episode cost at most {rules.cost_limit:g}",
         f"{bound} (mean {cost.mean:.2f}, worst episode {cost.largest:g})",
     )

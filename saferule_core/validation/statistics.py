@@ -21,7 +21,7 @@ from saferule_core.errors import DataError
 class Summary:
     """Mean of `count` episodes with one-sided Student t bounds.
 
-    lower, upper: each holds with `confidence` on its own; infinite for a single episode.
+    lower, upper: each holds with `confidence` on its own; None for a single episode.
     deviation: standard deviation of the sample; 0.0 for a single episode.
     note: what to keep in mind about the bounds, empty if they can be taken as they are.
     """
@@ -29,8 +29,8 @@ class Summary:
     count: int
     mean: float
     deviation: float
-    lower: float
-    upper: float
+    lower: float | None
+    upper: float | None
     smallest: float
     largest: float
     confidence: float
@@ -73,9 +73,10 @@ def summarise(values: Sequence[float] | np.ndarray, confidence: float = 0.95) ->
     if not np.isfinite(sample).all():
         raise DataError(f"statistics: expected finite numbers, found {sample[~np.isfinite(sample)][0]}")
     count, mean, note = len(sample), float(sample.mean()), ""
+    margin: float | None
     deviation = float(sample.std(ddof=1)) if count > 1 else 0.0
     if count == 1:
-        margin, note = math.inf, "a single episode says nothing about the spread, so there is no bound"
+        margin, note = None, "a single episode says nothing about the spread, so there is no bound"
     elif sample.min() == sample.max():
         mean, deviation, margin = float(sample[0]), 0.0, 0.0
         share = 1.0 - (1.0 - confidence) ** (1.0 / count)
@@ -89,8 +90,8 @@ def summarise(values: Sequence[float] | np.ndarray, confidence: float = 0.95) ->
         count=count,
         mean=mean,
         deviation=deviation,
-        lower=mean - margin,
-        upper=mean + margin,
+        lower=None if margin is None else mean - margin,
+        upper=None if margin is None else mean + margin,
         smallest=float(sample.min()),
         largest=float(sample.max()),
         confidence=confidence,
