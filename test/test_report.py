@@ -140,7 +140,8 @@ def test_a_report_of_nothing_is_a_page():
 
 def test_text_from_outside_is_escaped():
     live = replace(LIVE, swaps=(SwapMark(4.45, "</svg><em> $\\odd"),))
-    page = report.render_html(replace(BARE, title="<script>alert(1)</script>", live=live, facts={"<em>": {"<i>": "<u>"}}))
+    data = replace(BARE, title="<script>alert(1)</script>", live=live, facts={"<em>": {"<i>": "<u>"}})
+    page = report.render_html(data)
     assert not any(tag in page for tag in ("<script", "<em>", "<i>", "<u>"))
     assert Page(page).open == []
 
