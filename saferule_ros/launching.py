@@ -1,0 +1,93 @@
+"""The bring-up table as launch_ros actions; the launch files are two calls of this.
+
+    def generate_launch_description():
+        return describe(simulation=False)
+
+Needs launch and launch_ros. Where they are not installed, `saferule up` starts the same table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from launch import LaunchContext, LaunchDescription
+from launch.action import Action
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutdown
+from launch.events import Shutdown as ShutdownEvent
+from launch.logging import get_logger
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode
+from launch_ros.ros_adapters import get_ros_node
+
+from saferule_ros import bringup
+from saferule_ros.bringup import BringUpError, NodeEntry
+from saferule_ros.lifecycle import LifecycleManager
+
+
+def describe(simulation: bool) -> LaunchDescription:
+    """Return the launch description of a robot, or of a simulated one."""
+    declared = [
+        DeclareLaunchArgument(
+            argument.name, default_value=argument.default_for(simulation), description=argument.description
+        )
+        for argument in bringup.ARGUMENTS
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=_start, args=[simulation])])
+
+
+def _start(context: LaunchContext, simulation: bool) -> list[Action]:
+    """Turn the table into actions, now that the arguments have their values; raises BringUpError."""
+    arguments = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in bringup.ARGUMENTS}
+    entries = bringup.nodes(simulation)
+    actions: list[Action] = [_node(entry, arguments) for entry in entries]
+    if bringup.is_true(arguments, "autostart"):
+        actions.append(OpaqueFunction(function=_begin_transitions, args=[entries, arguments]))
+    return actions
+
+
+def _node(entry: NodeEntry, arguments: dict[str, str]) -> LifecycleNode:
+    ended = f"{entry.name} has ended"
+    return LifecycleNode(
+        package=bringup.PACKAGE,
+        executable=entry.name,
+        name=entry.name,
+        namespace=arguments["namespace"],
+        parameters=[str(bringup.params_path(arguments)), bringup.parameters(entry, arguments)],
+        arguments=["--ros-args", "--log-level", arguments["log_level"]],
+        additional_env=bringup.node_environment(),
+        output="both",
+        on_exit=[Shutdown(reason=ended)] if entry.vital else [LogInfo(msg=f"{ended}; the others go on")],
+    )
+
+
+def _begin_transitions(context: LaunchContext, entries: tuple[NodeEntry, ...], arguments: dict[str, str]) -> None:
+    """Take the nodes through their transitions in a thread, as launch_ros does with its own; it spins the node."""
+    manager = LifecycleManager(get_ros_node(context), lambda: _check_running(context))
+    work = context.asyncio_loop.run_in_executor(None, _change_all, context, manager, entries, arguments)
+    context.add_completion_future(work)
+
+
+def _change_all(
+    context: LaunchContext, manager: LifecycleManager, entries: tuple[NodeEntry, ...], arguments: dict[str, str]
+) -> None:
+    try:
+        for transition, entry in bringup.transitions(entries):
+            manager.change(bringup.full_name(entry, arguments), transition)
+    except _LaunchEnded:
+        return
+    except BringUpError as error:
+        reason = f"the nodes did not come up: {error}"
+        get_logger(bringup.PACKAGE).error(reason)
+        with contextlib.suppress(RuntimeError):  # the loop may be gone meanwhile
+            context.asyncio_loop.call_soon_threadsafe(context.emit_event_sync, ShutdownEvent(reason=reason))
+    else:
+        get_logger(bringup.PACKAGE).info("all nodes are up")
+
+
+class _LaunchEnded(BringUpError):
+    """The launch is shutting down, so nothing more is to be brought up."""
+
+
+def _check_running(context: LaunchContext) -> None:
+    if context.is_shutdown:
+        raise _LaunchEnded("the launch is shutting down")
