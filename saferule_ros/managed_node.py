@@ -12,6 +12,7 @@ A node in the control loop has one SingleThreadedExecutor: at control rates rclp
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -166,8 +167,10 @@ def run(
 ) -> None:
     """Spin a node until Ctrl-C, SIGTERM or a ROS shutdown; an active node is deactivated first (safe stop).
 
-    ROS's own signal handlers would close the context at once, and the safe stop could not be sent any more.
+    ROS's own signal handlers would close the context at once, and the safe stop could not be sent any more. A node
+    that a bring-up started (SAFERULE_STOP_WITH_PARENT) also ends when that process has died.
     """
+    parent = os.getppid() if os.environ.get("SAFERULE_STOP_WITH_PARENT") else None
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -176,7 +179,7 @@ def run(
     executor = make_executor()
     executor.add_node(node)
     try:
-        while not stop.is_set() and rclpy.ok():
+        while not stop.is_set() and rclpy.ok() and (parent is None or os.getppid() == parent):
             executor.spin_once(timeout_sec=SIGNAL_CHECK_S)
     except ExternalShutdownException:
         node.get_logger().info("ROS was shut down")
