@@ -142,6 +142,7 @@ class Demo:
             "": {"spec": str(self.spec_path), "store": str(self.store)},
             "sim_robot": {"seed": self.seed + 1, "real_time_factor": self.robot.real_time_factor},
             "cost_monitor": {"latch_stop": False},
+            "flight_recorder": {"out_dir": str(self.out / "recordings")},
             "unlearning_server": {"work_dir": str(self.out / "repairs"), "workers": self.robot.workers},
         }
         return BringUp(simulation=True, overrides=overrides, log_file=self.out / "nodes.log")

@@ -22,8 +22,8 @@ class DemoRobot:
     bags: int = 10
     poison_fraction: float = 0.15
     reward_boost: float = 0.5
-    real_time_factor: float = 10.0
-    live_episodes: int = 6
+    real_time_factor: float = 5.0
+    live_episodes: int = 5
     validation_episodes: int = 20
     min_reward_kept: float = 0.8
     workers: int = 2
@@ -35,6 +35,6 @@ class DemoRobot:
 
 ROBOTS = {
     "ball": DemoRobot("ball_circle.yaml", "advantage_weighted"),
-    "car": DemoRobot("car_run.yaml", "return_conditioned", episodes=400, real_time_factor=3.3),
+    "car": DemoRobot("car_run.yaml", "return_conditioned", episodes=400, real_time_factor=1.7),
     "car_circle": DemoRobot("car_circle.yaml", "return_conditioned", episodes=400),
 }

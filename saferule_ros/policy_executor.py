@@ -12,6 +12,7 @@ import gc
 from concurrent.futures import Future as LoadedFuture
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import torch
 from rclpy.task import Future
 from std_msgs.msg import Bool
@@ -160,6 +161,7 @@ class PolicyExecutor(ManagedNode):
     def _load(self, name: str) -> tuple[str, Policy]:
         """Return id and policy, checked against content hash and description; raises StoreError or SpecError."""
         policy = load_policy(self._store.path(name), self._spec)
+        policy.act(np.zeros((1, self._spec.obs_dim), dtype=np.float32))  # the first call of a network is slow
         return policy.policy_id, policy
 
     async def _on_swap(self, request: SwapPolicy.Request, response: SwapPolicy.Response) -> SwapPolicy.Response:

@@ -21,14 +21,14 @@ from rclpy.executors import MultiThreadedExecutor
 from std_srvs.srv import Trigger
 
 from saferule.action import Unlearn as UnlearnAction
-from saferule.msg import CostStatus, PolicyStatus, UnlearnRequest, UnlearnResult
-from saferule.srv import ListPolicies, Rollback, SwapPolicy
+from saferule.msg import UnlearnRequest, UnlearnResult
+from saferule.srv import ListPolicies, Rollback
 from saferule.srv import Unlearn as UnlearnService
 from saferule_core.errors import Cancelled, SaferuleError
-from saferule_core.probation import Decision, Probation
+from saferule_core.probation import Probation
 from saferule_core.store.store import PolicyStore
+from saferule_ros.handover import Handover, HandoverError
 from saferule_ros.managed_node import SPEC_PARAMETER, STORE_PARAMETER, ManagedNode, Parameter, run
-from saferule_ros.messages import SENSOR
 from saferule_ros.worker import Worker, WorkerFailed
 
 _PHASES = {
@@ -61,7 +61,7 @@ class UnlearningServer(ManagedNode):
         STORE_PARAMETER,
         Parameter("work_dir", "saferule_work", "folder for reports, one subfolder per request"),
         Parameter("workers", 2, "simulated robots that validate at the same time", 1, 64),
-        Parameter("worker_niceness", 10, "scheduling priority of learning and validation, 19 is the lowest", 0, 19),
+        Parameter("worker_niceness", 19, "scheduling priority of learning and validation, 19 is the lowest", 0, 19),
         Parameter("executor", "policy_executor", "name of the policy_executor node"),
         Parameter("swap_timeout", 10.0, "how long the executor may take to answer [s]", 0.1, 600.0),
         Parameter("probation_episodes", 5, "episodes that a new policy is watched for; 0 for none", 0, 10_000),
@@ -74,20 +74,11 @@ class UnlearningServer(ManagedNode):
         self._work_dir = self.path_parameter("work_dir", "a folder for reports")
         self._busy = threading.Lock()
         self._worker: Worker | None = None
-        self._running_policy = ""
-        self._probation: Probation | None = None
         self._last: dict[str, object] = {"state": "idle"}
         group = ReentrantCallbackGroup()
-        executor = self.parameter("executor")
-        self._swap = self.create_client(SwapPolicy, f"{executor}/swap_policy", callback_group=group)
-        self._hold = self.create_client(Trigger, f"{executor}/hold", callback_group=group)
-        self._subscriptions_made = [
-            self.create_subscription(kind, topic, callback, SENSOR, callback_group=group)
-            for kind, topic, callback in (
-                (PolicyStatus, "policy_status", self._on_policy_status),
-                (CostStatus, "cost_status", self._on_cost_status),
-            )
-        ]
+        self._handover = Handover(
+            self, self._store, self.parameter("executor"), self.parameter("swap_timeout"), group
+        )
         self._services_made = [
             self.create_service(UnlearnService, "unlearn", self._on_service, callback_group=group),
             self.create_service(Trigger, "~/status", self._on_status, callback_group=group),
@@ -106,15 +97,10 @@ class UnlearningServer(ManagedNode):
 
     def cleanup(self) -> None:
         """Close action, services and clients."""
-        for made, destroy in (
-            ("_subscriptions_made", self.destroy_subscription),
-            ("_services_made", self.destroy_service),
-        ):
-            for item in self.__dict__.pop(made, ()):
-                destroy(item)
-        for name in ("_swap", "_hold"):
-            if name in self.__dict__:
-                self.destroy_client(self.__dict__.pop(name))
+        for service in self.__dict__.pop("_services_made", ()):
+            self.destroy_service(service)
+        if "_handover" in self.__dict__:
+            self.__dict__.pop("_handover").close()
         if "_action" in self.__dict__:
             self.__dict__.pop("_action").destroy()
 
@@ -212,11 +198,15 @@ class UnlearningServer(ManagedNode):
         request_id: str,
     ) -> None:
         """Fill `result`; raises Refusal, Cancelled or WorkerFailed."""
-        result.incumbent_id = self._running_policy or self._store.active() or ""
+        if request.swap:
+            try:
+                self._handover.check_reachable()
+            except HandoverError as error:
+                message = f"{error}, or send the request with swap: false; nothing was unlearned"
+                raise Refusal(UnlearnResult.STATUS_UNREACHABLE, message) from error
+        result.incumbent_id = self._handover.running_policy() or self._store.active() or ""
         if not result.incumbent_id:
             raise Refusal(UnlearnResult.STATUS_BAD_REQUEST, "no policy is active: train one and activate it first")
-        if request.swap and not self._swap.wait_for_service(self.parameter("swap_timeout")):
-            raise self._unreachable("nothing was unlearned", "or send the request with swap: false")
         report({"phase": "loading", "fraction": 0.0, "message": "starting the worker"})
         self._worker = Worker(
             self._worker_arguments(request, result.incumbent_id, request_id), report, self.parameter("worker_niceness")
@@ -239,6 +229,20 @@ class UnlearningServer(ManagedNode):
             report({"phase": "swapping", "fraction": 0.99, "message": f"handing over {result.candidate_id[:12]}"})
             self._hand_over(result, f"unlearn {request_id}")
 
+    def _hand_over(self, result: UnlearnResult, reason: str) -> None:
+        """Let the candidate drive and put it on probation; raises Refusal."""
+        try:
+            tick = self._handover.give(result.candidate_id, reason)
+        except HandoverError as error:
+            message = f"{error}, then swap {result.candidate_id[:12]}, which is in the store"
+            raise Refusal(UnlearnResult.STATUS_UNREACHABLE, message) from error
+        result.status = UnlearnResult.STATUS_SWAPPED
+        result.message += f"; it drives from tick {tick}"
+        if episodes := self.parameter("probation_episodes"):
+            self._handover.begin_probation(
+                Probation(result.candidate_id, result.incumbent_id, result.incumbent_cost, result.cost_limit, episodes)
+            )
+
     def _worker_arguments(self, request: UnlearnRequest, incumbent_id: str, request_id: str) -> list[str]:
         arguments = [
             "repair", "--spec", self.parameter("spec"), "--store", self.parameter("store"), "--policy", incumbent_id,
@@ -254,83 +258,15 @@ class UnlearningServer(ManagedNode):
                 arguments += [option, bag]
         return arguments
 
-    # -- swapping and rolling back ---------------------------------------------------------------------------------
-
-    def _unreachable(self, kept: str, otherwise: str) -> Refusal:
-        wanted = f"{self._swap.srv_name}: expected an answer within {self.parameter('swap_timeout'):g} s, found none"
-        return Refusal(
-            UnlearnResult.STATUS_UNREACHABLE, f"{wanted}; {kept}. Start policy_executor, {otherwise}"
-        )
-
-    def _call_swap(self, policy_id: str, reason: str) -> SwapPolicy.Response | None:
-        """Ask the executor to swap; None where it does not answer in time."""
-        timeout = self.parameter("swap_timeout")
-        if not self._swap.wait_for_service(timeout):
-            return None
-        answered = threading.Event()
-        call = self._swap.call_async(SwapPolicy.Request(policy_id=policy_id, reason=reason))
-        call.add_done_callback(lambda _call: answered.set())
-        if not answered.wait(timeout):
-            self._swap.remove_pending_request(call)
-            return None
-        return call.result()
-
-    def _hand_over(self, result: UnlearnResult, reason: str) -> None:
-        self._probation = None
-        answer = self._call_swap(result.candidate_id, reason)
-        if answer is None:
-            kept = f"the robot keeps {result.incumbent_id[:12]}, policy {result.candidate_id[:12]} is in the store"
-            raise self._unreachable(kept, f"then call {self._swap.srv_name}")
-        if not answer.success:
-            raise Refusal(UnlearnResult.STATUS_UNREACHABLE, f"the executor did not swap: {answer.message}")
-        self._store.activate(result.candidate_id, reason=reason)
-        result.status = UnlearnResult.STATUS_SWAPPED
-        result.message += f"; it drives from tick {answer.tick}"
-        episodes = self.parameter("probation_episodes")
-        if episodes:
-            self._probation = Probation(
-                result.candidate_id, result.incumbent_id, result.incumbent_cost, result.cost_limit, episodes
-            )
-
-    def _on_policy_status(self, status: PolicyStatus) -> None:
-        self._running_policy = status.policy_id
-
-    def _on_cost_status(self, status: CostStatus) -> None:
-        probation = self._probation
-        if probation is None or status.policy_id != probation.candidate_id:
-            return
-        decision = probation.judge(status.completed_episodes, status.mean_episode_cost, status.violation_confirmed)
-        if decision is Decision.WATCH:
-            return
-        self._probation = None
-        name = probation.candidate_id[:12]
-        if decision is Decision.PASSED:
-            self.get_logger().info(f"{name} passed probation: mean episode cost {status.mean_episode_cost:.2f}")
-        elif decision is Decision.ROLL_BACK:
-            self.get_logger().error(f"{name} breaks its limit on the robot: rolling back")
-            self._roll_back(f"{name} broke its limit on probation")
-        else:
-            self.get_logger().error(f"{name} breaks its limit, and so did the policy before it: holding the robot")
-            self._hold.call_async(Trigger.Request())
-
-    def _roll_back(self, reason: str) -> tuple[bool, str]:
-        """Let the previous policy of the store drive again; return whether it does, and words."""
-        previous = self._store.previous()
-        if previous is None:
-            return False, "there is no previous policy in the store"
-        answer = self._call_swap(previous, reason)
-        if answer is None or not answer.success:
-            return False, "the executor did not answer: start policy_executor" if answer is None else answer.message
-        self._store.rollback(reason=reason)
-        return True, f"policy {previous[:12]} drives again"
+    # -- the store ---------------------------------------------------------------------------------------------------
 
     def _on_rollback(self, request: Rollback.Request, response: Rollback.Response) -> Rollback.Response:
-        self._probation = None
         try:
-            response.success, response.message = self._roll_back(request.reason or "asked for by ~/rollback")
-            response.active_id = self._store.active() or ""
+            response.active_id = self._handover.take_back(request.reason or "asked for by ~/rollback")
+            response.success, response.message = True, f"policy {response.active_id[:12]} drives again"
         except SaferuleError as error:
             response.success, response.message = False, str(error)
+            response.active_id = self._store.active() or ""
         return response
 
     def _on_list(self, _request: ListPolicies.Request, response: ListPolicies.Response) -> ListPolicies.Response:
