@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,12 +135,17 @@ class ManagedNode(LifecycleNode):
         return self._guard(self.cleanup)
 
     def _guard(self, step: Callable[[], None]) -> TransitionCallbackReturn:
+        result = TransitionCallbackReturn.ERROR
         try:
             step()
+            result = TransitionCallbackReturn.SUCCESS
         except SaferuleError as error:
             self.get_logger().error(f"cannot {step.__name__}: {error}")
-            return TransitionCallbackReturn.FAILURE
-        return TransitionCallbackReturn.SUCCESS
+            result = TransitionCallbackReturn.FAILURE
+        finally:
+            if result is TransitionCallbackReturn.ERROR:  # rclpy drops what a transition raises
+                self.get_logger().error(f"{step.__name__} broke off: {traceback.format_exc()}")
+        return result
 
     def leave_safely(self) -> None:
         """Deactivate an active node when its process ends, so that the robot gets its safe stop."""

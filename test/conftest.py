@@ -42,3 +42,13 @@ def point_yaml() -> str:
 def point_spec():
     """The same, parsed."""
     return parse_spec(POINT_SPEC, "point.yaml")
+
+
+@pytest.fixture
+def ros_graph(tmp_path):
+    """Node processes in a ROS domain of their own; see ros_testing.py."""
+    pytest.importorskip("rclpy")
+    from ros_testing import RosGraph
+
+    with RosGraph(tmp_path) as graph:
+        yield graph

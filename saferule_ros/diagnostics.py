@@ -1,0 +1,50 @@
+"""Diagnostics of the nodes: one status with readable values, published on /diagnostics.
+
+    reporter = Diagnostics(node, "cost")
+    reporter.publish(Level.WARN, "an episode is over its limit", {"episode cost": 12.0})
+"""
+
+from __future__ import annotations
+
+import enum
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
+
+from saferule_ros.messages import STATUS
+
+
+class Level(enum.Enum):
+    """How a node is doing."""
+
+    OK = DiagnosticStatus.OK
+    WARN = DiagnosticStatus.WARN
+    ERROR = DiagnosticStatus.ERROR
+    STALE = DiagnosticStatus.STALE
+
+
+class Diagnostics:
+    """Publishes the status `<node>: <subject>`; `hardware` names the robot."""
+
+    def __init__(self, node: Node, subject: str, hardware: str = "") -> None:
+        self._node = node
+        self._name = f"{node.get_fully_qualified_name().strip('/')}: {subject}"
+        self._hardware = hardware
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", STATUS)
+
+    def publish(self, level: Level, message: str, values: dict[str, object], stamp: Time | None = None) -> None:
+        """Publish; numbers are written with up to six digits. `stamp` is the ROS time where none is given."""
+        status = DiagnosticStatus(level=level.value, name=self._name, message=message, hardware_id=self._hardware)
+        status.values = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = stamp or self._node.get_clock().now().to_msg()
+        self._publisher.publish(array)
+
+    def close(self) -> None:
+        """Give the publisher back."""
+        self._node.destroy_publisher(self._publisher)
+
+
+def _text(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
