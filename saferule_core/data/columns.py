@@ -1,0 +1,53 @@
+"""Signals of many messages at once: raw field values as arrays become physical values as arrays.
+
+    columns = {signal.name: raw values (N,) or (N, k) for signal in spec.source_signals()}
+    physical = physical_of_columns(spec, columns)         # name -> (N,) float64
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+
+import numpy as np
+
+from saferule_core.errors import DataError
+from saferule_core.fields import TRANSFORMS, FieldPath
+from saferule_core.spec import RobotSpec
+
+
+def raw_value_getter(path: FieldPath, sample: object) -> Callable[[object], object]:
+    """Return a quick function that reads the field of `path` from messages like `sample`.
+
+    Numbers come as they are, sequences as they are, messages with x, y, z, w as that tuple.
+
+    Raises:
+        SpecError: the sample has no such field.
+    """
+    value = path.get(sample)
+    if all(hasattr(value, axis) for axis in "xyzw"):
+        return attrgetter(*(f"{path.text}.{axis}" for axis in "xyzw"))
+    if path.start is None:
+        return attrgetter(path.text)
+    return path.get
+
+
+def physical_of_columns(spec: RobotSpec, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return all signals of N states in physical units: name -> (N,) float64.
+
+    columns: signal name -> raw values of its field, (N,) for a number, (N, k) for a sequence or a quaternion.
+
+    Raises:
+        DataError: a field holds another number of values than the description expects.
+    """
+    physical: dict[str, np.ndarray] = {}
+    for signal in spec.source_signals():
+        raw, names = np.asarray(columns[signal.name], dtype=np.float64), spec.outputs(signal)
+        if signal.transform is not None:
+            values = TRANSFORMS[signal.transform].function(raw)
+        else:
+            values = np.moveaxis(raw, -1, 0) if raw.ndim == 2 else (raw,)
+        if len(values) != len(names):
+            raise DataError(f"{signal.topic}: {signal.field}: expected {len(names)} values, found {len(values)}")
+        physical.update(zip(names, values, strict=True))
+    return spec.derive(physical)
