@@ -1,0 +1,171 @@
+"""From recorded messages to control ticks: which state a command answered, what it led to, how that was labelled.
+
+    clock = common_clock([odometry, commands, rewards])       # one order over all messages
+    ticks = align(commands=clock[1], sensors=[SensorTrack(clock[0], max_age_ns)], labels=[clock[2]], ...)
+
+A tick is a command. Its state is the latest of every sensor at or before it, no older than the sensor's maximum age;
+the state it led to is that of the next command. After the last command of an episode it is the latest newer one that
+a control period can have brought. A command with no newer state after it, with a stale one, or without its labels is
+no tick, and an episode is cut there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from saferule_core.data.bag_file import Messages
+
+CLOCKS_AGREE_NS = 1_000_000_000
+"""Header stamps and recording times that are closer than this are taken to be of the same clock."""
+
+FAR_FUTURE_NS = np.iinfo(np.int64).max // 2
+
+
+@dataclass(frozen=True)
+class Track:
+    """When the messages of a topic happened: (N,) int64 each, both ascending.
+
+    time: header stamp, or recording time [ns]. rank: place in the order of all messages by time, then by arrival.
+    order: (N,) which message, in order of arrival, each entry is.
+    """
+
+    time: np.ndarray
+    rank: np.ndarray
+    order: np.ndarray
+
+
+@dataclass(frozen=True)
+class Ticks:
+    """K ticks of a recording; indices are into the tracks, in time order.
+
+    command: (K,) index of the command. state, next_state: one (K,) array of indices per sensor.
+    labels: one (K,) array of indices per label. episode: (K,) ascending number of the episode's marker or piece.
+    ends: (K,) bool, the next tick does not continue from this one's next state.
+    """
+
+    command: np.ndarray
+    state: list[np.ndarray]
+    next_state: list[np.ndarray]
+    labels: list[np.ndarray]
+    episode: np.ndarray
+    ends: np.ndarray
+
+
+def common_clock(recorded: Sequence[Messages]) -> list[Track]:
+    """Return one track per topic, with ranks that order the messages of all of them.
+
+    A message counts from its header's stamp, or else from when it was recorded. Where a recording runs on another
+    clock than the stamps (a wall clock, while the robot lives in simulation time), recording times are translated.
+    """
+    logged = np.concatenate([messages.logged for messages in recorded])
+    stamped = np.concatenate([messages.stamped for messages in recorded])
+    arrival = np.concatenate([messages.arrival for messages in recorded])
+    has_stamp = stamped > 0
+    time = np.where(has_stamp, stamped, logged)
+    if has_stamp.any() and np.abs(logged - stamped)[has_stamp].max() > CLOCKS_AGREE_NS:
+        by_arrival = np.flatnonzero(has_stamp)[np.argsort(arrival[has_stamp], kind="stable")]
+        known_log, known_stamp = logged[by_arrival], np.maximum.accumulate(stamped[by_arrival])
+        base_log, base_stamp = known_log[0], known_stamp[0]
+        translated = np.interp(logged[~has_stamp] - base_log, known_log - base_log, known_stamp - base_stamp)
+        time[~has_stamp] = base_stamp + np.round(translated).astype(np.int64)
+    rank = np.empty(len(time), np.int64)
+    rank[np.lexsort((arrival, time))] = np.arange(len(time))
+    tracks, start = [], 0
+    for messages in recorded:
+        part = slice(start, start + len(messages))
+        order = np.argsort(rank[part], kind="stable")
+        tracks.append(Track(time[part][order], rank[part][order], order))
+        start += len(messages)
+    return tracks
+
+
+def episodes_by_marker(commands: Track, markers: Track, values: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return per command its episode (N,) (-1: before the first marker) and when each may have states (E, 2) [ns].
+
+    A span [begin, end) goes from an episode's marker to the next one's.
+    values: what the markers say, in the order of the track. An episode begins where that changes.
+    """
+    changed = np.array([i == 0 or values[i] != values[i - 1] for i in range(len(values))], dtype=bool)
+    begins = np.flatnonzero(changed)
+    time = markers.time[begins]
+    spans = np.stack([time, np.append(time[1:], FAR_FUTURE_NS)], axis=1)
+    return np.searchsorted(markers.rank[begins], commands.rank, side="right") - 1, spans
+
+
+def episodes_by_gap(commands: Track, gap_ns: int, max_steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the same as `episodes_by_marker` for a recording without markers: pauses and max_steps separate.
+
+    Nothing says which episode a state belongs to, so their spans have no bounds.
+    """
+    piece = np.concatenate([[0], np.cumsum(np.diff(commands.time) > gap_ns)])
+    first = np.searchsorted(piece, piece)
+    place = np.arange(len(piece)) - first
+    starts = place % max_steps == 0
+    return np.cumsum(starts) - 1, np.tile([-FAR_FUTURE_NS, FAR_FUTURE_NS], (int(starts.sum()), 1))
+
+
+def align(
+    commands: Track,
+    sensors: Sequence[tuple[Track, int]],
+    labels: Sequence[Track],
+    episode: np.ndarray,
+    spans: np.ndarray,
+    *,
+    period_ns: int,
+    gap_ns: int,
+    max_steps: int,
+) -> Ticks:
+    """Return the ticks of a recording.
+
+    Args:
+        sensors: a track and its maximum age [ns] each.
+        labels: tracks of which each tick gets the first message after its command and before the next one.
+        episode, spans: from `episodes_by_marker` or `episodes_by_gap`.
+        period_ns: control period [ns]; gap_ns: a longer pause between two commands ends an episode.
+        max_steps: later commands of an episode are no ticks.
+    """
+    count = len(commands.time)
+    same_episode = np.append(episode[1:] == episode[:-1], False)
+    follows = same_episode & (np.append(np.diff(commands.time), FAR_FUTURE_NS) <= gap_ns)
+    known = episode >= 0
+    begin, end = spans[np.maximum(episode, 0)].T
+    place = np.arange(count) - np.searchsorted(episode, episode)
+    valid = known & (place < max_steps)
+
+    state = [np.searchsorted(track.rank, commands.rank) - 1 for track, _ in sensors]
+    fresh = valid.copy()
+    for (track, max_age_ns), index in zip(sensors, state, strict=True):
+        at = track.time[np.maximum(index, 0)]
+        fresh &= (index >= 0) & (commands.time - at <= max_age_ns) & (at >= begin)
+
+    continues = follows & np.append(fresh[1:], False)
+    horizon = np.minimum(commands.time + period_ns + period_ns // 2, end - 1)
+    tail = [np.searchsorted(track.time, horizon, side="right") - 1 for track, _ in sensors]
+    newer = np.zeros(count, bool)
+    for index, late in zip(state, tail, strict=True):
+        newer |= late > index
+    next_state = [
+        np.where(continues, np.append(index[1:], 0), np.maximum(late, index))
+        for index, late in zip(state, tail, strict=True)
+    ]
+    valid = fresh & (continues | newer)
+
+    following = np.append(commands.rank[1:], np.iinfo(np.int64).max)
+    found = [np.searchsorted(track.rank, commands.rank, side="right") for track in labels]
+    for track, index in zip(labels, found, strict=True):
+        exists = index < len(track.rank)
+        valid &= exists & (track.rank[np.minimum(index, len(track.rank) - 1)] < following) if len(track.rank) else False
+
+    keep = np.flatnonzero(valid)
+    joined = continues & np.append(valid[1:], False)
+    return Ticks(
+        keep,
+        [index[keep] for index in state],
+        [index[keep] for index in next_state],
+        [index[keep] for index in found],
+        episode[keep],
+        ~joined[keep],
+    )

@@ -1,0 +1,91 @@
+"""Rosbag2 files <-> transitions, through a RobotSpec.
+
+    contents = read_bags(["logs/day_1", "logs/day_2"], spec)        # costs recomputed from the sensors
+    contents.transitions, contents.bags[0].episodes                 # rows; which episodes came from which bag
+    write_bags(logs, spec, "logs/seed_0", episodes_per_bag=20)
+
+Topics may lie under a namespace: the description's "odom" is the bag's /odom or /robot_1/odom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from saferule_core.data.bag_reader import CostSource, read_bag
+from saferule_core.data.bag_writer import write_bags
+from saferule_core.data.transitions import Transitions
+from saferule_core.errors import DataError
+from saferule_core.progress import Progress, silent
+from saferule_core.spec import RobotSpec
+
+__all__ = ["BagContents", "BagRecord", "read_bags", "write_bags"]
+
+
+@dataclass(frozen=True)
+class BagRecord:
+    """What came from one bag.
+
+    path: as it was given. first_episode, episode_names: its episodes in the transitions, and what their markers said
+    ("part_0" and so on without markers; "episode_3#2" is what follows a gap in episode_3).
+    steps: number of transitions. commands: number of recorded commands; `commands - steps` of them were no steps.
+    """
+
+    path: str
+    first_episode: int
+    episode_names: tuple[str, ...]
+    steps: int
+    commands: int
+
+    @property
+    def episodes(self) -> range:
+        """Numbers of the bag's episodes in the transitions."""
+        return range(self.first_episode, self.first_episode + len(self.episode_names))
+
+
+@dataclass(frozen=True)
+class BagContents:
+    """Transitions of several bags, in the order in which these were given."""
+
+    transitions: Transitions
+    bags: tuple[BagRecord, ...]
+
+
+def read_bags(
+    paths: Sequence[str | Path],
+    spec: RobotSpec,
+    cost: CostSource = "recomputed",
+    progress: Progress = silent,
+) -> BagContents:
+    """Read bags and return what a policy can learn from them.
+
+    Rewards are the logged ones where the description names a topic for them that the bag has, else they are computed.
+    Commands before the first episode marker of a bag belong to an episode that is not complete, and are left out.
+
+    Args:
+        paths: directories of bags, or their .mcap or .db3 files.
+        cost: "recomputed" from the sensors; "logged" takes the label in the bag, which may be a lie.
+        progress: called as phase "loading"; may raise `Cancelled`.
+
+    Raises:
+        DataError: no bag is given, one is missing or damaged, lacks topics that are needed, has other types on them,
+            or holds no complete step of an episode. The message names the bag.
+    """
+    if not paths:
+        raise DataError("bags: expected at least one bag, found none")
+    parts: list[Transitions] = []
+    records: list[BagRecord] = []
+    first_episode = 0
+    for index, path in enumerate(paths):
+        name = Path(path).name
+
+        def report(fraction: float, index: int = index, name: str = name) -> None:
+            progress("loading", (index + fraction) / len(paths), name)
+
+        part = read_bag(path, spec, cost, report)
+        parts.append(part.transitions)
+        records.append(BagRecord(str(path), first_episode, part.episode_names, len(part.transitions), part.commands))
+        first_episode += len(part.episode_names)
+    progress("loading", 1.0, f"{first_episode} episodes")
+    return BagContents(Transitions.concatenate(parts), tuple(records))
