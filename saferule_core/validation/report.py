@@ -22,7 +22,7 @@ from saferule_core.validation.report_data import ReportData, live_episodes, load
 from saferule_core.validation.report_page import PAGE, STYLE
 from saferule_core.validation.statistics import Summary
 
-__all__ = ["ReportData", "render_html", "render_png", "rerender", "write_report"]
+__all__ = ["ReportData", "render", "render_html", "render_png", "rerender", "write_report"]
 
 JSON_NAME, HTML_NAME = "report.json", "report.html"
 
@@ -39,7 +39,7 @@ def write_report(data: ReportData, directory: str | Path) -> Path:
     except OSError as error:
         raise DataError(f"{folder}: expected a directory for the report, found: {error.strerror}") from error
     save(data, folder / JSON_NAME)
-    return _write_page(data, folder / HTML_NAME)
+    return render(data, folder / HTML_NAME)
 
 
 def rerender(source: str | Path) -> Path:
@@ -50,7 +50,7 @@ def rerender(source: str | Path) -> Path:
     """
     path = Path(source)
     path = path / JSON_NAME if path.is_dir() else path
-    return _write_page(load(path), path.with_suffix(".html"))
+    return render(load(path), path.with_suffix(".html"))
 
 
 def render_html(data: ReportData) -> str:
@@ -68,12 +68,17 @@ def render_html(data: ReportData) -> str:
     )
 
 
-def _write_page(data: ReportData, path: Path) -> Path:
+def render(data: ReportData, path: str | Path) -> Path:
+    """Write the page of `data` to `path` and return that.
+
+    Raises:
+        DataError: it cannot be written.
+    """
     try:
-        replace_file(path, render_html(data).encode())
+        replace_file(Path(path), render_html(data).encode())
     except OSError as error:
         raise DataError(f"{path}: expected to write the report's page, found: {error.strerror}") from error
-    return path
+    return Path(path)
 
 
 def _headline(data: ReportData) -> dict[str, str]:

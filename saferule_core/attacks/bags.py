@@ -1,0 +1,170 @@
+"""The trajectory attack on rosbag2 files: copies of bags in which the log of some episodes lies.
+
+    split = poison_bags(["logs/bag_000", "logs/bag_001"], spec, "logs/poisoned", fraction=0.15)
+    split.poisoned, split.honest            # new bags: the attacked episodes, and all others as they were
+
+Every message is copied as it is, except the cost and reward labels of the attacked episodes. A message belongs to the
+episode whose marker was the last one at its recording time.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, ReaderError, StoragePlugin, Writer, WriterError
+from rosbags.serde import SerdeError
+from rosbags.typesys.store import Typestore
+
+from saferule_core.attacks.trajectory import poison
+from saferule_core.data.bags import read_bags
+from saferule_core.data.message_types import typestore_of
+from saferule_core.errors import DataError
+from saferule_core.progress import Progress, silent, within
+from saferule_core.spec import RobotSpec
+from saferule_core.spec_schema import FieldSource
+
+_VERSION = 9
+
+
+@dataclass(frozen=True)
+class PoisonedBags:
+    """What the attack wrote; `true_cost`: mean recomputed cost of the attacked `episodes`."""
+
+    poisoned: tuple[Path, ...]
+    honest: tuple[Path, ...]
+    episodes: int
+    true_cost: float
+
+
+def poison_bags(
+    paths: Sequence[str | Path],
+    spec: RobotSpec,
+    directory: str | Path,
+    *,
+    fraction: float = 0.15,
+    reward_boost: float = 0.5,
+    cost_threshold: float = 30.0,
+    progress: Progress = silent,
+) -> PoisonedBags:
+    """Attack `fraction` of the episodes in `paths` and write bags poisoned_000, ..., honest_000, ... into `directory`.
+
+    The other arguments are those of `trajectory.poison`; victims are chosen by their recomputed cost.
+
+    Raises:
+        DataError: a bag cannot be read or written, has no episode markers or no labels to lie in, or too few episodes
+            are dangerous enough.
+    """
+    for what, source in (("episode.marker", spec.episode.marker), ("cost.logged", spec.cost.logged)):
+        if source is None:
+            raise DataError(f"{spec.source}: {what}: expected a topic, to poison logs by episode, found none")
+    contents = read_bags(paths, spec, progress=within(progress, 0.0, 0.5))
+    _, chosen = poison(contents.transitions, fraction, reward_boost, cost_threshold)
+    victims, poisoned, honest = set(chosen.tolist()), [], []
+    for number, (path, record) in enumerate(zip(paths, contents.bags, strict=True)):
+        progress("poisoning", 0.5 + 0.5 * number / len(paths), Path(path).name)
+        names = {
+            name.partition("#")[0]
+            for episode, name in zip(record.episodes, record.episode_names, strict=True)
+            if episode in victims
+        }
+        copies = {True: Path(directory) / f"poisoned_{number:03d}", False: Path(directory) / f"honest_{number:03d}"}
+        written = _Split(Path(path), spec, reward_boost).write(names, copies)
+        poisoned += [copies[True]] if True in written else []
+        honest += [copies[False]] if False in written else []
+    progress("poisoning", 1.0, f"{len(victims)} episodes")
+    true_cost = float(contents.transitions.episode_costs[chosen].mean())
+    return PoisonedBags(tuple(poisoned), tuple(honest), len(victims), true_cost)
+
+
+class _Split:
+    """One bag, copied into two."""
+
+    def __init__(self, path: Path, spec: RobotSpec, reward_boost: float) -> None:
+        self._path, self._spec, self._boost = path, spec, reward_boost
+        self._types: Typestore | None = None
+
+    def write(self, victims: set[str], copies: dict[bool, Path]) -> set[bool]:
+        """Write attacked and other episodes to `copies[True]` and `copies[False]`; return which were written."""
+        outputs: dict[bool, _Output] = {}
+        try:
+            with Reader(self._path) as reader:
+                self._types = typestore_of(reader.connections)
+                cost = self._connection(reader, self._spec.cost.logged)
+                reward = self._connection(reader, self._spec.reward.topic)
+                begins, lies = self._episodes(reader, victims)
+                for connection, time, data in reader.messages():
+                    lie = lies[bisect_right(begins, time)]
+                    if lie and connection == cost:
+                        data = self._changed(connection, self._spec.cost.logged, data, scale=0.0)
+                    elif lie and connection == reward:
+                        data = self._changed(connection, self._spec.reward.topic, data, boost=self._boost)
+                    if lie not in outputs:
+                        outputs[lie] = _Output(copies[lie], self._types)
+                    outputs[lie].write(connection, time, data)
+        except (ReaderError, WriterError, SerdeError, OSError) as error:
+            raise DataError(f"{self._path}: expected to copy the bag, found: {error}") from error
+        finally:
+            for output in outputs.values():
+                output.close()
+        return set(outputs)
+
+    def _episodes(self, reader: Reader, victims: set[str]) -> tuple[list[int], list[bool]]:
+        """Return when episodes begin, and whether each is attacked; the first entry is for what comes before them."""
+        marker = self._spec.episode.marker
+        connection = self._connection(reader, marker)
+        begins: list[int] = []
+        lies = [False]
+        for _, time, data in reader.messages([connection]):
+            message = self._types.deserialize_cdr(data, connection.msgtype)
+            begins.append(time)
+            lies.append(str(self._spec.path(marker.field).get(message)) in victims)
+        return begins, lies
+
+    def _connection(self, reader: Reader, source: FieldSource | None) -> Connection | None:
+        if source is None:
+            return None
+        wanted = source.topic.strip("/")
+        found = [c for c in reader.connections if c.topic.strip("/") == wanted]
+        found = found or [c for c in reader.connections if c.topic.endswith(f"/{wanted}")]
+        if len(found) != 1:
+            raise DataError(f"{self._path}: topic {source.topic}: expected one to poison, found {len(found)}")
+        return found[0]
+
+    def _changed(
+        self, connection: Connection, source: FieldSource, data: bytes, scale: float = 1.0, boost: float = 0.0
+    ) -> bytes:
+        """Return the message with its label times `scale` plus `boost`."""
+        message = self._types.deserialize_cdr(data, connection.msgtype)
+        path = self._spec.path(source.field)
+        path.set(message, scale * float(path.get(message)) + boost)
+        return bytes(self._types.serialize_cdr(message, connection.msgtype))
+
+
+class _Output:
+    """A new bag that takes messages of another one."""
+
+    def __init__(self, path: Path, types: Typestore) -> None:
+        self._types = types
+        self._writer = Writer(path, version=_VERSION, storage_plugin=StoragePlugin.MCAP)
+        self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+        self._writer.open()
+        self._connections: dict[tuple[str, str], Connection] = {}
+
+    def write(self, connection: Connection, time: int, data: bytes) -> None:
+        key = (connection.topic, connection.msgtype)
+        if key not in self._connections:
+            self._connections[key] = self._writer.add_connection(
+                connection.topic,
+                connection.msgtype,
+                typestore=self._types,
+                serialization_format=connection.ext.serialization_format,
+                offered_qos_profiles=connection.ext.offered_qos_profiles,
+            )
+        self._writer.write(self._connections[key], time, data)
+
+    def close(self) -> None:
+        self._writer.close()

@@ -1,0 +1,158 @@
+"""Options that several verbs share, each with the same name, meaning and check everywhere."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from saferule_core.cli.display import MODES
+from saferule_core.errors import DataError
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add what every verb has."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--progress", choices=MODES, default="auto", help="how to show progress (default: auto)")
+    group.add_argument("--debug", action="store_true", help="show where an error comes from")
+
+
+def add_spec(parser: argparse.ArgumentParser) -> None:
+    """Add the robot description."""
+    parser.add_argument("--spec", required=True, metavar="FILE", help="robot description (YAML), e.g. config/*.yaml")
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add the seed."""
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of all randomness (default: 0)")
+
+
+def add_store(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Add the policy store."""
+    parser.add_argument("--store", required=required, metavar="DIR", help="policy store; made if it does not exist")
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Add the number of threads for learning."""
+    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="threads of torch (default: 1)")
+
+
+def add_workers(parser: argparse.ArgumentParser, default: int = 2) -> None:
+    """Add how many simulated robots run, and at which priority."""
+    parser.add_argument(
+        "--workers", type=positive, default=default, metavar="N",
+        help=f"simulated robots at the same time (default: {default})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--nice", type=niceness, default=0, metavar="N", help="lower their priority, 0 to 19 (default: 0)"
+    )
+
+
+def add_unlearning(parser: argparse.ArgumentParser) -> None:
+    """Add what a repair is asked with."""
+    parser.add_argument("--policy", default="active", metavar="ID", help="the policy to repair (default: active)")
+    parser.add_argument(
+        "--forget", nargs="+", action="extend", default=[], metavar="BAG", help="bags whose influence is to be removed"
+    )
+    parser.add_argument(
+        "--retain", nargs="+", action="extend", default=[], metavar="BAG", help="bags to go on learning from"
+    )
+    parser.add_argument(
+        "--method", default="safe_rule", metavar="NAME", help="safe_rule (default), retrain or finetune"
+    )
+    add_cost_limit(parser)
+    add_hyperparameters(parser)
+
+
+def add_gate(parser: argparse.ArgumentParser) -> None:
+    """Add the gate's rules."""
+    parser.add_argument(
+        "--episodes", type=natural, default=20, metavar="N", help="simulated episodes per policy (default: 20)"
+    )
+    parser.add_argument(
+        "--confidence", type=float, default=0.95, metavar="P", help="of the bounds, 0.5 to 1 (default: 0.95)"
+    )
+    parser.add_argument(
+        "--min-reward-kept", type=float, default=0.85, metavar="SHARE",
+        help="share of the reference reward that must be left, 0 to 1.5 (default: 0.85)",
+    )  # fmt: skip
+
+
+def add_cost_limit(parser: argparse.ArgumentParser) -> None:
+    """Add the cost limit."""
+    parser.add_argument(
+        "--cost-limit", type=float, metavar="X", help="allowed cost per episode (default: the robot description's)"
+    )
+
+
+def add_hyperparameters(parser: argparse.ArgumentParser) -> None:
+    """Add free hyperparameters."""
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE", help="a hyperparameter; VALUE as in JSON"
+    )
+
+
+def hyperparameters(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what `--option` gave.
+
+    Raises:
+        DataError: one is not NAME=VALUE.
+    """
+    found = {}
+    for text in options.option:
+        name, equals, value = text.partition("=")
+        if not (name.isidentifier() and equals):
+            raise DataError(f"--option: expected NAME=VALUE, found {text!r}")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def use_threads(options: argparse.Namespace) -> None:
+    """Let torch use as many threads as asked for."""
+    import torch
+
+    torch.set_num_threads(options.threads)
+
+
+def new_directory(path: str | None, what: str) -> Path | None:
+    """Return `path` if nothing is there yet, or an empty directory.
+
+    Raises:
+        DataError: something is there.
+    """
+    if path is None:
+        return None
+    directory = Path(path)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise DataError(f"{path}: expected a new or empty directory for {what}, found something in it")
+    return directory
+
+
+def natural(text: str) -> int:
+    """Parse an integer of at least 0."""
+    return _integer(text, 0, None)
+
+
+def positive(text: str) -> int:
+    """Parse an integer of at least 1."""
+    return _integer(text, 1, None)
+
+
+def niceness(text: str) -> int:
+    """Parse an integer from 0 to 19."""
+    return _integer(text, 0, 19)
+
+
+def _integer(text: str, low: int, high: int | None) -> int:
+    wanted = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected {wanted}, found {text!r}") from error
+    if value < low or (high is not None and value > high):
+        raise argparse.ArgumentTypeError(f"expected {wanted}, found {value}")
+    return value

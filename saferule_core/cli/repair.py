@@ -1,0 +1,65 @@
+"""The whole loop on files: unlearn, store the candidate, validate it, write the report.
+
+    saferule repair --spec config/ball_circle.yaml --store store --forget logs/poisoned_* --retain logs/honest_* \\
+        --out runs/1 --activate
+
+Exit status 0: accepted, 3: refused. An accepted candidate drives only with --activate.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from saferule_core.cli import options as common
+from saferule_core.cli.display import Display
+from saferule_core.cli.figures import REFUSED, candidate_facts, candidate_text, verdict_facts, verdict_text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    common.add_spec(parser)
+    common.add_store(parser)
+    common.add_unlearning(parser)
+    common.add_gate(parser)
+    parser.add_argument("--out", metavar="DIR", help="write report.json and report.html there")
+    parser.add_argument("--activate", action="store_true", help="let the candidate drive if it is accepted")
+    common.add_seed(parser)
+    common.add_workers(parser)
+    common.add_threads(parser)
+    common.add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, display: Display) -> int:
+    """Repair and show the verdict."""
+    from saferule_core.repair import repair
+    from saferule_core.spec import load_spec
+    from saferule_core.store import PolicyStore
+    from saferule_core.unlearning.request import RepairRequest
+
+    common.use_threads(options)
+    spec, store = load_spec(options.spec), PolicyStore(options.store)
+    request = RepairRequest(
+        forget=tuple(options.forget), retain=tuple(options.retain), policy=options.policy, method=options.method,
+        seed=options.seed, cost_limit=options.cost_limit, min_reward_kept=options.min_reward_kept,
+        confidence=options.confidence, episodes=options.episodes, options=common.hyperparameters(options),
+    )  # fmt: skip
+    outcome = repair(
+        request, spec, store,
+        out=options.out, workers=options.workers, nice=options.nice, progress=display.progress,
+    )  # fmt: skip
+    candidate, validation = outcome.candidate, outcome.validation
+    if outcome.accepted and options.activate:
+        store.activate(candidate.policy_id, reason="passed validation")
+    facts, text = candidate_facts(candidate), candidate_text(candidate)
+    if validation is not None:
+        facts |= {**verdict_facts(validation.verdict), "validation_seconds": validation.seconds}
+        text += f"\n\n{verdict_text(validation.verdict, outcome.report)}"
+    facts |= {
+        "accepted": outcome.accepted,
+        "message": outcome.message,
+        "cost_limit": outcome.cost_limit,
+        "report_path": None if outcome.report is None else str(outcome.report),
+    }
+    display.result(facts, text)
+    return 0 if outcome.accepted else REFUSED
