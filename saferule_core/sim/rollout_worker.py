@@ -88,7 +88,7 @@ def _driving(drive: dict[str, str], spec: RobotSpec, robot: SimulatedRobot) -> C
 
     torch.set_num_threads(1)
     act = bundle.load_policy(drive["bundle"], spec).act
-    return lambda _: act
+    return lambda _: lambda observation: act(observation[None])[0]
 
 
 def _run_episode(spec: RobotSpec, robot: SimulatedRobot, drive: Drive, job: dict[str, Any]) -> dict[str, Any]:
