@@ -1,7 +1,7 @@
 """From recorded messages to control ticks: which state a command answered, what it led to, how that was labelled.
 
     clock = common_clock([odometry, commands, rewards])       # one order over all messages
-    ticks = align(commands=clock[1], sensors=[SensorTrack(clock[0], max_age_ns)], labels=[clock[2]], ...)
+    ticks = align(clock[1], [(clock[0], max_age_ns)], [clock[2]], *episodes_by_gap(...), ...)
 
 A tick is a command. Its state is the latest of every sensor at or before it, no older than the sensor's maximum age;
 the state it led to is that of the next command. After the last command of an episode it is the latest newer one that

@@ -14,6 +14,8 @@ Two habits of the environments would make episodes depend on what was run before
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 import numpy as np
@@ -125,15 +127,17 @@ class BulletSafetyGymRobot:
 
 
 def _make_environment(env_id: str, source: str) -> Any:
-    try:
-        import gymnasium
-        from bullet_safety_gym import get_bullet_safety_gym_env_list
-    except ImportError as error:
-        raise SimulationError(
-            f"{source}: simulation.robot: expected the packages bullet-safety-gym, gymnasium and pybullet "
-            f"to be installed, found: {error}"
-        ) from error
-    if env_id not in get_bullet_safety_gym_env_list():
-        known = ", ".join(sorted(get_bullet_safety_gym_env_list()))
-        raise SimulationError(f"{source}: simulation.robot: expected one of {known}; found {env_id!r}")
-    return gymnasium.make(env_id, disable_env_checker=True).unwrapped
+    # The package silences the physics engine through the names of the process's own streams, so it has to see these.
+    with redirect_stdout(sys.__stdout__), redirect_stderr(sys.__stderr__):
+        try:
+            import gymnasium
+            from bullet_safety_gym import get_bullet_safety_gym_env_list
+        except ImportError as error:
+            raise SimulationError(
+                f"{source}: simulation.robot: expected the packages bullet-safety-gym, gymnasium and pybullet "
+                f"to be installed, found: {error}"
+            ) from error
+        known = sorted(get_bullet_safety_gym_env_list())
+        if env_id not in known:
+            raise SimulationError(f"{source}: simulation.robot: expected one of {', '.join(known)}; found {env_id!r}")
+        return gymnasium.make(env_id, disable_env_checker=True).unwrapped
