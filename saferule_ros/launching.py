@@ -14,6 +14,7 @@ from launch import LaunchContext, LaunchDescription
 from launch.action import Action
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutdown
 from launch.events import Shutdown as ShutdownEvent
+from launch.events.process import ProcessExited
 from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
@@ -46,7 +47,12 @@ def _start(context: LaunchContext, simulation: bool) -> list[Action]:
 
 
 def _node(entry: NodeEntry, arguments: dict[str, str]) -> LifecycleNode:
-    ended = f"{entry.name} has ended"
+    def on_exit(event: ProcessExited, context: LaunchContext) -> Action | None:
+        if context.is_shutdown:
+            return None
+        words = f"{entry.name} ended with exit code {event.returncode}"
+        return Shutdown(reason=words) if entry.vital else LogInfo(msg=f"{words}; the others go on")
+
     return LifecycleNode(
         package=bringup.PACKAGE,
         executable=entry.name,
@@ -56,7 +62,7 @@ def _node(entry: NodeEntry, arguments: dict[str, str]) -> LifecycleNode:
         arguments=["--ros-args", "--log-level", arguments["log_level"]],
         additional_env=bringup.node_environment(),
         output="both",
-        on_exit=[Shutdown(reason=ended)] if entry.vital else [LogInfo(msg=f"{ended}; the others go on")],
+        on_exit=on_exit,
     )
 
 
