@@ -3,17 +3,17 @@
     def generate_launch_description():
         return describe(simulation=False)
 
-Needs launch and launch_ros. Where they are not installed, `saferule up` starts the same table.
+Needs launch and launch_ros. Where they are not installed, `saferule up` starts the same table. What cannot go on is
+raised: launch then says why, ends the other nodes and exits with 1.
 """
 
 from __future__ import annotations
 
 import contextlib
 
-from launch import LaunchContext, LaunchDescription
+from launch import Event, EventHandler, LaunchContext, LaunchDescription
 from launch.action import Action
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutdown
-from launch.events import Shutdown as ShutdownEvent
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, RegisterEventHandler
 from launch.events.process import ProcessExited
 from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
@@ -40,7 +40,10 @@ def _start(context: LaunchContext, simulation: bool) -> list[Action]:
     """Turn the table into actions, now that the arguments have their values; raises BringUpError."""
     arguments = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in bringup.ARGUMENTS}
     entries = bringup.nodes(simulation)
-    actions: list[Action] = [_node(entry, arguments) for entry in entries]
+    failed = EventHandler(
+        matcher=lambda event: isinstance(event, _Failed), entities=[OpaqueFunction(function=_raise_failure)]
+    )
+    actions: list[Action] = [RegisterEventHandler(failed), *(_node(entry, arguments) for entry in entries)]
     if bringup.is_true(arguments, "autostart"):
         actions.append(OpaqueFunction(function=_begin_transitions, args=[entries, arguments]))
     return actions
@@ -51,7 +54,9 @@ def _node(entry: NodeEntry, arguments: dict[str, str]) -> LifecycleNode:
         if context.is_shutdown:
             return None
         words = f"{entry.name} ended with exit code {event.returncode}"
-        return Shutdown(reason=words) if entry.vital else LogInfo(msg=f"{words}; the others go on")
+        if entry.vital:
+            raise BringUpError(words)
+        return LogInfo(msg=f"{words}; the others go on")
 
     return LifecycleNode(
         package=bringup.PACKAGE,
@@ -82,12 +87,24 @@ def _change_all(
     except _LaunchEnded:
         return
     except BringUpError as error:
-        reason = f"the nodes did not come up: {error}"
-        get_logger(bringup.PACKAGE).error(reason)
         with contextlib.suppress(RuntimeError):  # the loop may be gone meanwhile
-            context.asyncio_loop.call_soon_threadsafe(context.emit_event_sync, ShutdownEvent(reason=reason))
+            context.asyncio_loop.call_soon_threadsafe(context.emit_event_sync, _Failed(error))
     else:
         get_logger(bringup.PACKAGE).info("all nodes are up")
+
+
+class _Failed(Event):
+    """Carries an error from the thread to the launch."""
+
+    name = "saferule.bring_up_failed"
+
+    def __init__(self, error: BringUpError) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _raise_failure(context: LaunchContext) -> None:
+    raise context.locals.event.error
 
 
 class _LaunchEnded(BringUpError):
