@@ -4,9 +4,9 @@
 
 Paced by the wall clock, not in lock step: it waits for nobody, as a robot does. A control period k, at ROS time t_k:
 
-    sensors of the state s_k, stamped t_k (before them the episode marker, where s_k begins an episode)
-    `sensor_lead` of a period later: /clock = t_k, so that timers find the sensors there; then, on the log topics,
-        reward and cost of the step that led to s_k (they carry no stamp, and are dated by the clock)
+    sensors of the state s_k, stamped t_k; before them the episode marker, where s_k begins an episode; after them, on
+        the log topics, reward and cost of the step that led to s_k
+    `sensor_lead` of a period later: /clock = t_k, so that timers find all that there
     at the end of the period: a step with the newest command, to s_k+1
 
 An episode is s_0 ... s_T. What is commanded at s_T is ignored: the next period begins the next episode. ROS time
@@ -160,6 +160,7 @@ class SimRobot(ManagedNode):
             if hasattr(message, "header"):
                 message.header.stamp = stamp
             self._publishers_made[topic].publish(message)
+        self._publish_labels()
         self._next = self._tick
         self._wake_at(self._pacer.sensed(time.monotonic_ns()))
 
@@ -168,11 +169,9 @@ class SimRobot(ManagedNode):
         self._fresh.clear()
         self._clock_ns = self._time_ns
         self._publish_clock()
-        due = self._pacer.ticked(time.monotonic_ns())
-        self._publish_labels()
         self._ticks += 1
         self._next = self._settle
-        self._wake_at(due)
+        self._wake_at(self._pacer.ticked(time.monotonic_ns()))
 
     def _begin_episode(self) -> None:
         self._episode += 1

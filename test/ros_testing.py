@@ -162,6 +162,10 @@ class RosGraph:
         """Block until `count` subscriptions have found a publisher."""
         self.wait_until(lambda: publisher.get_subscription_count() >= count, f"a reader of {publisher.topic_name}")
 
+    def wait_for_readers(self, topic: str, count: int) -> None:
+        """Block until `count` subscriptions to `topic` are known here."""
+        self.wait_until(lambda: self.node.count_subscribers(topic) >= count, f"{count} readers of {topic}")
+
     def wait_for_writer(self, topic: str, count: int = 1) -> None:
         """Block until a subscription of the test to `topic` can be served by `count` publishers."""
         self.wait_until(lambda: self.node.count_publishers(topic) >= count, f"a writer of {topic}")

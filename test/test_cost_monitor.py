@@ -153,5 +153,6 @@ def test_diagnostics_follow_the_state(ros_graph):
 def test_an_unreadable_description_is_refused_with_the_reason(ros_graph):
     monitor = ros_graph.start("cost_monitor", spec=ros_graph.folder / "nowhere.yaml")
     assert not ros_graph.change_state(monitor, 1)
-    assert "nowhere.yaml: expected a readable YAML file" in ros_graph.log(monitor)
+    complaint = "nowhere.yaml: expected a readable YAML file"
+    ros_graph.wait_until(lambda: complaint in ros_graph.log(monitor), f"{complaint} in the log")
     assert ros_graph.stop(monitor) == 0

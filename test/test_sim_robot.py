@@ -189,5 +189,5 @@ def test_what_it_cannot_simulate_is_refused_with_the_reason(tmp_path, text, comp
     with RosGraph(tmp_path) as graph:
         robot = graph.start("sim_robot", spec=path if text else "''")
         assert not graph.change_state(robot, 1)
-        assert complaint in graph.log(robot)
+        graph.wait_until(lambda: complaint in graph.log(robot), f"{complaint} in the log")
         assert graph.stop(robot) == 0
