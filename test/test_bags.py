@@ -170,6 +170,19 @@ def test_values_that_are_not_finite_cut_an_episode(point_spec, tmp_path):
     assert [part.stop - part.start for part in data.episodes()] == [3, 4]
 
 
+def test_channels_may_come_on_topics_of_their_own(point_yaml, tmp_path):
+    spec = parse_spec(point_yaml.replace("force_y, topic: cmd_force", "force_y, topic: cmd_side"))
+    messages = []
+    for said in live(2, 5):
+        messages.append(said)
+        if said[0] == "/cmd_force":
+            side = {"wrench.force.y": -2.0 * said[2]["wrench.force.x"]}
+            messages.append(("/cmd_side", WRENCH, side, said[3] + 1000, said[4] + 1000))
+    actions = read_bags([record(tmp_path / "bag", messages)], spec).transitions.actions
+    assert np.abs(actions).max() > 0.1
+    np.testing.assert_allclose(actions[:, 1], -2.0 * actions[:, 0], atol=1e-6)
+
+
 def test_topics_are_found_under_a_namespace(point_spec, tmp_path):
     messages = [(f"/robot_1{m[0]}", *m[1:]) for m in live(1, 5)]
     assert len(read_bags([record(tmp_path / "one", messages)], point_spec).transitions) == 5

@@ -93,7 +93,7 @@ class _Recording:
             max_steps=spec.episode.max_steps,
         )
         state, following = self._physical(ticks.state), self._physical(ticks.next_state)
-        command = self._command(commands.time[ticks.command])
+        command = self._command(ticks.command)
         logged = [self._values(label, index) for label, index in zip(labels, ticks.labels, strict=True)]
         rewards = logged[0] if self._reward_label else spec.step_reward(following, state, command)
         costs = logged[-1] if self._cost_label else spec.step_cost(following, state, command)
@@ -158,16 +158,15 @@ class _Recording:
         except DataError as error:
             raise DataError(f"{self._path}: topic {error}") from error
 
-    def _command(self, time: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the commands of the ticks at `time`: channel -> (K,) in command units.
+    def _command(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the commands of ticks, given as indices into the first command topic: channel -> (K,) command units.
 
-        Ticks are the messages of the first command topic; others were sent in the same tick, maybe a little later.
+        Other command topics speak in the same tick, maybe a little later.
         """
+        first = self._spec.action[0].topic
+        until = self._tracks[first].time[index] + self._spec.period_ns // 2
         command = {}
         for channel in self._spec.action:
-            track = self._tracks[channel.topic]
-            index = np.searchsorted(track.time, time + self._spec.period_ns // 2, side="right") - 1
-            if channel.topic == self._spec.action[0].topic:
-                index = np.searchsorted(track.time, time, side="right") - 1
-            command[channel.name] = self._values(channel, np.maximum(index, 0))
+            latest = np.searchsorted(self._tracks[channel.topic].time, until, side="right") - 1
+            command[channel.name] = self._values(channel, index if channel.topic == first else np.maximum(latest, 0))
         return command
