@@ -295,6 +295,8 @@ def main(arguments: list[str] | None = None) -> int:
     robot = replace(ROBOTS[chosen.robot], **given)
     out = (chosen.out or Path("runs") / f"{chosen.robot}_{chosen.seed}").resolve()
     screen = Screen()
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))  # two demos on one machine do not meet
     try:
         make_folder(out)
         Demo(robot, chosen.seed, out, screen).run(chosen.compare)

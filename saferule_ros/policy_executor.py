@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.task import Future
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
@@ -53,7 +54,8 @@ class PolicyExecutor(ManagedNode):
         self._controller = Controller(self._spec, policy, policy_id)
         self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="policy_loader")
         self._loading: tuple[LoadedFuture, Future] | None = None
-        self._loaded = self.create_guard_condition(self._apply_swap)
+        # A service that awaits occupies its callback group: in the default one it would hold up the ticks.
+        self._loaded = self.create_guard_condition(self._apply_swap, MutuallyExclusiveCallbackGroup())
         self._status = self.create_publisher(PolicyStatus, "policy_status", STATUS)
         self._commands = {
             topic: self.create_publisher(message_class(kind), topic, COMMAND)
@@ -64,7 +66,9 @@ class PolicyExecutor(ManagedNode):
             self.create_subscription(Bool, "safety_stop", self._on_safety_stop, LATCHED),
         ]
         self._services_made = [
-            self.create_service(SwapPolicy, "~/swap_policy", self._on_swap),
+            self.create_service(
+                SwapPolicy, "~/swap_policy", self._on_swap, callback_group=MutuallyExclusiveCallbackGroup()
+            ),
             self.create_service(Trigger, "~/hold", self._on_hold),
             self.create_service(Trigger, "~/resume", self._on_resume),
         ]
@@ -96,6 +100,8 @@ class PolicyExecutor(ManagedNode):
         for publisher in (*self.__dict__.pop("_commands", {}).values(), self.__dict__.pop("_status", None)):
             if publisher is not None:
                 self.destroy_publisher(publisher)
+        if "_loaded" in self.__dict__:
+            self.destroy_guard_condition(self.__dict__.pop("_loaded"))
         loader = self.__dict__.pop("_loader", None)
         if loader is not None:
             loader.shutdown(wait=True)
