@@ -1,6 +1,10 @@
 """Fixtures that several test modules share."""
 
+import os
+
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts: more threads only get into each other's way
 
 from saferule_core.spec import parse_spec
 

@@ -53,10 +53,10 @@ def add_unlearning(parser: argparse.ArgumentParser) -> None:
     """Add what a repair is asked with."""
     parser.add_argument("--policy", default="active", metavar="ID", help="the policy to repair (default: active)")
     parser.add_argument(
-        "--forget", nargs="+", action="extend", default=[], metavar="BAG", help="bags whose influence is to be removed"
+        "--forget", nargs="*", action="extend", default=[], metavar="BAG", help="bags whose influence is to be removed"
     )
     parser.add_argument(
-        "--retain", nargs="+", action="extend", default=[], metavar="BAG", help="bags to go on learning from"
+        "--retain", nargs="*", action="extend", default=[], metavar="BAG", help="bags to go on learning from"
     )
     parser.add_argument(
         "--method", default="safe_rule", metavar="NAME", help="safe_rule (default), retrain or finetune"

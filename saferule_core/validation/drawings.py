@@ -187,7 +187,7 @@ def draw_audit(axes: Axes, unlearning: UnlearningSection, limit: float, colours:
     axes.set_xlabel("stage")
     axes.set_ylabel("modelled cost")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(bottom=0.0)
+    axes.set_ylim(0.0, 1.2 * max(limit, *(entry["modelled_cost"] for entry in stages)) or 1.0)
     twin = _dress(axes.twinx(), colours)
     twin.grid(False)
     twin.spines["right"].set_visible(True)
