@@ -3,7 +3,9 @@
 import ast
 import configparser
 import importlib
+import importlib.metadata
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -117,3 +119,12 @@ def test_every_node_of_the_table_has_a_console_script():
 def test_requirements_are_pinned_and_the_constraints_agree():
     required, constraints = pinned("requirements.txt"), pinned("constraints.txt")
     assert required.items() <= constraints.items()
+
+
+def test_every_package_that_is_imported_is_required():
+    """What comes only with something else may go with it."""
+    used = imported("saferule_core") - {"saferule_core"} - set(sys.stdlib_module_names)
+    providers = importlib.metadata.packages_distributions()
+    names = {name: {found.lower().replace("_", "-") for found in providers.get(name, [name])} for name in used}
+    required = set(pinned("requirements.txt"))
+    assert not {name: found for name, found in names.items() if not found & required}
