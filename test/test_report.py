@@ -28,7 +28,7 @@ from saferule_core.validation.report_data import (
 def policy(name, cost, reward):
     path = tuple((6.0 * np.cos(angle), 6.0 * np.sin(angle)) for angle in np.linspace(0.0, 6.0, 30).tolist())
     episodes = tuple(EpisodePath(seed, reward + seed, cost + seed % 3, path) for seed in range(6))
-    return PolicySection(name * 64, "advantage_weighted", episodes)
+    return PolicySection(name * 64, episodes)
 
 
 BEFORE, AFTER = policy("a", 70.0, 800.0), policy("b", 0.0, 640.0)

@@ -329,6 +329,12 @@ def test_a_store_that_cannot_be_made_is_named(tmp_path):
         PolicyStore(tmp_path / "file" / "store")
 
 
+def test_a_store_that_is_only_read_is_not_made(tmp_path):
+    with pytest.raises(StoreError, match="expected a policy store, found no such directory"):
+        PolicyStore(tmp_path / "typo", create=False)
+    assert not (tmp_path / "typo").exists()
+
+
 def test_cards_keep_what_they_were_given(store, point_spec):
     card = Card(seed=1, method="safe_rule", parent="a" * 64, details={"safe_return": 12.5, "stages": [1, 2]})
     kept = store.card(store.add(make_agent(), point_spec, card))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -77,7 +78,8 @@ def _run(options: argparse.Namespace, display: Display, stop: Stop) -> int:
         display.error(str(error), type(error).__name__)
         return FAILED
     except BrokenPipeError:
-        return STOPPED  # nobody reads the output any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads the output any more
+        return STOPPED
 
 
 def _parser() -> argparse.ArgumentParser:

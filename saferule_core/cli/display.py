@@ -100,14 +100,14 @@ class RichDisplay(Display):
 
     def __init__(self, verb: str) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         super().__init__(verb)
         self.progress = self._show
         self._bars = Progress(
             TextColumn("{task.description:<11}", style="bold"),
             BarColumn(bar_width=24),
-            TaskProgressColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[words]}", style="dim", markup=False),
             console=Console(stderr=True),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from saferule_core.repair import Candidate
-    from saferule_core.validation.gate import Verdict
+    from saferule_core.validation.gate import Check, Verdict
 
 REFUSED = 3
 """Exit status of a command whose candidate was refused."""
@@ -54,12 +54,16 @@ def candidate_text(candidate: Candidate) -> str:
     return f"policy {candidate.policy_id[:12]} in {result.seconds:.1f} s: {result.message}"
 
 
+def _check_text(check: Check) -> str:
+    return f"{'ok' if check.passed else 'NOT':4}{check.name}: {check.found} (expected: {check.expected})"
+
+
 def verdict_text(verdict: Verdict, page: Path | None) -> str:
     """Return a verdict as a small table with its checks."""
     lines = [verdict.message.split(":", 1)[0].upper(), "", f"{'':24}{'before':>12}{'after':>12}"]
     for name, figure in (("mean episode cost", "cost"), ("mean reward", "reward")):
         values = (getattr(policy, figure).mean for policy in (verdict.incumbent, verdict.candidate))
         lines.append(f"{name:24}" + "".join(f"{value:12.2f}" for value in values))
-    lines += ["", *(f"{'ok' if c.passed else 'NOT':4}{c.name}: {c.found}; {c.expected}" for c in verdict.checks)]
+    lines += ["", *(_check_text(check) for check in verdict.checks)]
     lines += [f"    {note}" for note in verdict.notes]
     return "\n".join([*lines, *([f"\nreport: {page}"] if page is not None else [])])

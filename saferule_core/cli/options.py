@@ -30,7 +30,7 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
 
 def add_store(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Add the policy store."""
-    parser.add_argument("--store", required=required, metavar="DIR", help="policy store; made if it does not exist")
+    parser.add_argument("--store", required=required, metavar="DIR", help="policy store (a directory)")
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:

@@ -43,7 +43,7 @@ def run(options: argparse.Namespace, display: Display) -> int:
     """Run the action."""
     from saferule_core.store import PolicyStore
 
-    store = PolicyStore(options.store)
+    store = PolicyStore(options.store, create=False)
     facts, text = {"list": _list, "verify": _verify, "activate": _activate, "rollback": _rollback}[options.action](
         store, options
     )

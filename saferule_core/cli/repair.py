@@ -38,7 +38,7 @@ def run(options: argparse.Namespace, display: Display) -> int:
     from saferule_core.unlearning.request import RepairRequest
 
     common.use_threads(options)
-    spec, store = load_spec(options.spec), PolicyStore(options.store)
+    spec, store = load_spec(options.spec), PolicyStore(options.store, create=False)
     request = RepairRequest(
         forget=tuple(options.forget), retain=tuple(options.retain), policy=options.policy, method=options.method,
         seed=options.seed, cost_limit=options.cost_limit, min_reward_kept=options.min_reward_kept,

@@ -43,7 +43,7 @@ def run(options: argparse.Namespace, display: Display) -> int:
     from saferule_core.store import PolicyStore
     from saferule_core.validation.gate import GateRules
 
-    spec, store = load_spec(options.spec), PolicyStore(options.store)
+    spec, store = load_spec(options.spec), PolicyStore(options.store, create=False)
     limit = spec.cost.limit if options.cost_limit is None else options.cost_limit
     rules = GateRules(limit, options.min_reward_kept, options.confidence, options.episodes)
     candidate, incumbent = store.resolve(options.candidate), store.resolve(options.incumbent)

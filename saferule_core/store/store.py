@@ -51,14 +51,19 @@ class StoreEntry:
 
 
 class PolicyStore:
-    """A directory of policies; made if it does not exist.
+    """A directory of policies.
+
+    Args:
+        create: make it if it does not exist.
 
     Raises:
-        StoreError: `root` cannot be made or is no directory.
+        StoreError: `root` cannot be made, is no directory, or does not exist and is not to be made.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, create: bool = True) -> None:
         self.root = Path(root)
+        if not create and not self.root.is_dir():
+            raise StoreError(f"{self.root}: expected a policy store, found no such directory; train a policy into it")
         self._policies = self.root / _POLICIES
         self.history = History(self.root / "history.jsonl")
         try:

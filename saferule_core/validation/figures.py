@@ -36,9 +36,10 @@ _STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 9,
     "svg.fonttype": "none",
-    "text.parse_math": False,
     "lines.linewidth": 1.4,
 }
+if "text.parse_math" in mpl.rcParams:  # from matplotlib 3.6 on: names with a dollar sign stay what they are
+    _STYLE["text.parse_math"] = False
 _SMALL, _SQUARE, _WIDE = (4.2, 3.1), (4.2, 3.9), (8.4, 2.8)
 
 

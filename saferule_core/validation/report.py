@@ -64,6 +64,7 @@ def render_html(data: ReportData) -> str:
         headline=_headline(data),
         tiles=_tiles(data),
         comparison=_comparison(data),
+        paired=_paired(data),
         created=data.created or datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
 
@@ -167,6 +168,19 @@ def _comparison(data: ReportData) -> list[tuple[str, str, str]]:
     if len(live) == 2:
         rows.append(("mean cost of live episodes", f"{live[0]:.2f}", f"{live[1]:.2f}"))
     return rows
+
+
+def _paired(data: ReportData) -> str:
+    """Return how much cost and reward changed from pair to pair, as a sentence; empty without bounds."""
+    if data.verdict is None:
+        return ""
+    cost, reward = data.verdict.cost_change, data.verdict.reward_change
+    if cost.upper is None or reward.lower is None:
+        return ""
+    return (
+        f"Same starts, pair by pair: the cost changes by {cost.mean:+.2f} per episode (at most {cost.upper:+.2f} with "
+        f"{cost.confidence:.0%} confidence), the reward by {reward.mean:+.2f} (at least {reward.lower:+.2f})."
+    )
 
 
 def _bound(summary: Summary) -> str:

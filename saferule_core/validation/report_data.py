@@ -72,7 +72,6 @@ class PolicySection:
     """One policy and how it drove in validation."""
 
     policy_id: str
-    algorithm: str = ""
     episodes: tuple[EpisodePath, ...] = ()
 
 

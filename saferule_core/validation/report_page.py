@@ -129,6 +129,9 @@ PAGE = """\
 {% endfor %}
 </tbody>
 </table>
+{% if paired %}
+<p class="quiet">{{ paired }}</p>
+{% endif %}
 </div>
 {% endif %}
 
