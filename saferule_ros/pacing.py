@@ -2,8 +2,8 @@
 
     pacer = Pacer(period_ns=10_000_000, lead=0.3)
     pacer.begin(now_ns)              # sensors are due now
-    due = pacer.sensed(now_ns)       # -> when /clock is due
-    due = pacer.ticked(now_ns)       # -> when the robot moves and senses again
+    due = pacer.sensed(begun_ns, now_ns)     # -> when /clock is due
+    due = pacer.ticked(now_ns)               # -> when the robot moves and senses again
 
 Small delays are made up for, so that the mean rate is kept. Where one is larger, the whole schedule slips by it:
 whoever answers to the tick always gets his share of the period, and there never is a burst to catch up.
@@ -11,7 +11,7 @@ whoever answers to the tick always gets his share of the period, and there never
 
 from __future__ import annotations
 
-ABSORBED = 0.1
+ABSORBED = 0.2
 """Share of the period up to which a delay is made up for within that period."""
 
 
@@ -40,10 +40,10 @@ class Pacer:
         """Start a schedule: the sensors are due at `now_ns`. What came before is neither late nor made up for."""
         self._base_ns = now_ns
 
-    def sensed(self, now_ns: int) -> int:
-        """Take note that the sensors are published at `now_ns`; return when the tick is due."""
-        self._keep_up(now_ns - self._base_ns)
-        return self._base_ns + self._lead_ns
+    def sensed(self, begun_ns: int, published_ns: int) -> int:
+        """Take note that the robot moved at `begun_ns` and its sensors are published; return when the tick is due."""
+        self._keep_up(begun_ns - self._base_ns)
+        return max(self._base_ns + self._lead_ns, published_ns + self._lead_ns // 2)
 
     def ticked(self, now_ns: int) -> int:
         """Take note that the tick is published at `now_ns`; return when the robot moves on and senses again."""

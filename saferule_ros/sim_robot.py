@@ -139,9 +139,16 @@ class SimRobot(ManagedNode):
         self._next()
 
     def _settle(self) -> None:
-        """Come back after one more round of the executor: a command that is already here must not be missed."""
-        self._next = self._move
-        self._wake_at(0)
+        """Move on, but where a command is waited for after one more round of the executor: it may be here already."""
+        self._begun_ns = time.monotonic_ns()
+        if self._ended or self._all_fresh() or not self._commanded:
+            self._move()
+        else:
+            self._next = self._move
+            self._wake_at(0)
+
+    def _all_fresh(self) -> bool:
+        return len(self._fresh) == len(self._spec.command_topics)
 
     def _move(self) -> None:
         """Step to the next state, or begin the next episode, and publish the sensors."""
@@ -162,7 +169,7 @@ class SimRobot(ManagedNode):
             self._publishers_made[topic].publish(message)
         self._publish_labels()
         self._next = self._tick
-        self._wake_at(self._pacer.sensed(time.monotonic_ns()))
+        self._wake_at(self._pacer.sensed(self._begun_ns, time.monotonic_ns()))
 
     def _tick(self) -> None:
         """Let time reach the state that was sensed: now everybody acts on it."""
@@ -185,10 +192,11 @@ class SimRobot(ManagedNode):
             if hasattr(stamped, "stamp"):
                 stamped.stamp = Time(nanoseconds=self._time_ns).to_msg()
             self._publishers_made[marker.topic].publish(message)
-        self._pacer.begin(time.monotonic_ns())
+        self._begun_ns = time.monotonic_ns()
+        self._pacer.begin(self._begun_ns)
 
     def _step(self) -> Step:
-        if self._commanded and len(self._fresh) < len(self._spec.command_topics):
+        if self._commanded and not self._all_fresh():
             self._missed += 1
             self._publish_missed()
         return self._robot.step(self._spec.normalise_action(self._command))

@@ -8,14 +8,14 @@ from saferule_ros.pacing import ABSORBED, Pacer
 PERIOD, LEAD = 10_000_000, 0.3
 
 
-def run(delays) -> tuple[Pacer, list[int], list[int]]:
-    """Return times of sensors and ticks where each event comes late by one of `delays` [ns]."""
+def run(delays, work: int = 0) -> tuple[Pacer, list[int], list[int]]:
+    """Return times of sensors and ticks where events come late by `delays`, and moving takes `work` [ns]."""
     pacer = Pacer(PERIOD, LEAD)
     pacer.begin(1000)
     sensors, ticks, due = [], [], 1000
     for first, second in delays:
         sensors.append(due + first)
-        due = pacer.sensed(sensors[-1])
+        due = pacer.sensed(sensors[-1], sensors[-1] + work)
         ticks.append(max(due, sensors[-1]) + second)
         due = max(pacer.ticked(ticks[-1]), ticks[-1])
     return pacer, sensors, ticks
@@ -29,9 +29,15 @@ def test_on_time_the_rate_is_exact():
 
 
 def test_small_delays_are_made_up_for():
-    pacer, sensors, _ = run([(500_000, 200_000), (900_000, 0), (0, 0)])
+    pacer, sensors, _ = run([(500_000, 200_000), (1_900_000, 0), (0, 0)])
     assert sensors[-1] == 1000 + 2 * PERIOD
-    assert pacer.late_periods == 0 and pacer.worst_ns == 900_000
+    assert pacer.late_periods == 0 and pacer.worst_ns == 1_900_000
+
+
+def test_the_tick_leaves_the_sensors_some_time_after_a_slow_step():
+    pacer, sensors, ticks = run([(0, 0), (0, 0)], work=2_500_000)
+    assert ticks == [time + 2_500_000 + 1_500_000 for time in sensors]
+    assert pacer.late_periods == 0
 
 
 def test_after_a_large_delay_the_schedule_slips():
