@@ -125,6 +125,11 @@ def test_a_refusal_says_which_check_was_not_passed():
     assert "Refused" in page and "“reward kept”" in page and "✗ not passed" in page
 
 
+def test_a_method_that_failed_is_a_refusal():
+    page = report.render_html(replace(BARE, unlearning=replace(UNLEARNING, succeeded=False)))
+    assert "Refused" in page and "nothing may drive" in page
+
+
 @pytest.mark.parametrize(
     "missing", ["verdict", "incumbent", "candidate", "live", "unlearning", "reward_range", "picture", "facts"]
 )
