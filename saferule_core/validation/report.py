@@ -86,7 +86,7 @@ def _headline(data: ReportData) -> dict[str, str]:
     """Return the verdict in plain words: kind ("good", "bad", "open"), word and sentence."""
     verdict = data.verdict
     if verdict is None and data.unlearning is not None and not data.unlearning.succeeded:
-        text = "The unlearning method found no policy that it calls safe, so nothing was validated and nothing may drive."
+        text = "The method found no policy that it calls safe, so nothing was validated and nothing may drive."
         return {"kind": "bad", "word": "Refused", "text": text}
     if verdict is None:
         return {"kind": "open", "word": "Not judged", "text": "No validation belongs to this report."}
