@@ -12,10 +12,9 @@ cost monitor, the bag reader and the simulated robot all compute through this ob
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -24,13 +23,11 @@ import yaml
 
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import SpecError
-from saferule_core.expressions import Expression
-from saferule_core.fields import TRANSFORMS, FieldPath
-from saferule_core.spec_schema import Feature, Signal, SpecFile
+from saferule_core.fields import FieldPath
+from saferule_core.spec_checks import check
+from saferule_core.spec_schema import Signal, SpecFile
 
 Physical = Mapping[str, object]
-_IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
-_MESSAGE_TYPE = re.compile(r"[a-z][a-z0-9_]*/msg/[A-Z][A-Za-z0-9]*")
 _NOT_HASHED = ("description", "simulation", "normalisation", "picture")
 
 
@@ -95,24 +92,13 @@ class RobotSpec:
         self.simulation, self.normalisation, self.picture = file.simulation, file.normalisation, file.picture
         content = {key: value for key, value in msgspec.to_builtins(file).items() if key not in _NOT_HASHED}
         self.hash = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        self._topic_types: dict[str, str] = {}
-        self._paths: dict[str, FieldPath] = {}
-        self._expressions: dict[str, Expression] = {}
-        self._check_scalars()
-        self._outputs = {signal.name: self._check_signal(signal) for signal in self._all_signals()}
+        checked = check(file, source)
+        self._outputs, self._paths, self._derived = checked.outputs, checked.paths, checked.derived
+        self._constraints, self._reward, self._end_when = checked.constraints, checked.reward, checked.end_when
         self.feature_names = tuple(name for feature in self.observation for name in self._outputs[feature.name])
         self.obs_dim, self.action_dim = len(self.feature_names), len(self.action)
-        self._check_action()
-        known = {name for names in self._outputs.values() for name in names}
-        self._allowed = known | {f"previous.{name}" for name in known} | {f"action.{c.name}" for c in self.action}
-        self._constraints = {
-            item.name: self._rule(item, f"cost.constraints[{index}]")
-            for index, item in enumerate(self.cost.constraints)
-        }
         used = {name for rule in self._constraints.values() for name in getattr(rule, "names", ())}
         self._cost_needs = {n.removeprefix("previous.") for n in used if "action." not in n} - set(self.feature_names)
-        self._reward = self._check_reward()
-        self._end_when = self._expression(self.episode.end_when, "episode.end_when") if self.episode.end_when else None
         self._fields_to_arrays()
 
     # -- sizes and topics ------------------------------------------------------------------------------------------
@@ -150,13 +136,16 @@ class RobotSpec:
         """Return the signals that are read from topics, in order."""
         return [signal for signal in self._all_signals() if signal.topic]
 
+    def _all_signals(self) -> tuple[Signal, ...]:
+        return (*self.observation, *self.signals)
+
     # -- numbers ---------------------------------------------------------------------------------------------------
 
     def derive(self, physical: dict[str, object]) -> dict[str, object]:
         """Add the signals that are expressions over others to `physical` (in place) and return it."""
         for signal in self._all_signals():
             if signal.expression is not None:
-                physical[signal.name] = self._expressions[signal.name](physical)
+                physical[signal.name] = self._derived[signal.name](physical)
         return physical
 
     def observe(self, physical: Physical) -> np.ndarray:
@@ -215,8 +204,9 @@ class RobotSpec:
         """
         self.check_fits(transitions)
         if self._cost_needs:
-            raise self._error(
-                "cost", "constraints over the observation, to recompute them without the bags", sorted(self._cost_needs)
+            raise SpecError(
+                f"{self.source}: cost: expected constraints over the observation, to recompute them without the bags, "
+                f"found ones that need {', '.join(sorted(self._cost_needs))}"
             )
         states, before = self.physical(transitions.next_observations), self.physical(transitions.observations)
         cost = self.step_cost(states, before, self.command(transitions.actions))
@@ -245,133 +235,6 @@ class RobotSpec:
         values = np.stack([np.asarray(command[c.name], dtype=np.float64) for c in self.action], axis=-1)
         unit = (values - self._command_low) / (self._command_high - self._command_low)
         return np.clip(2.0 * unit - 1.0, -1.0, 1.0).astype(np.float32)
-
-    # -- checks ----------------------------------------------------------------------------------------------------
-
-    def _error(self, key: str, expected: str, found: object) -> SpecError:
-        return SpecError(f"{self.source}: {key}: expected {expected}, found {found!r}")
-
-    def _all_signals(self) -> tuple[Signal, ...]:
-        return (*self.observation, *self.signals)
-
-    def _check_scalars(self) -> None:
-        if not _IDENTIFIER.fullmatch(self.name):
-            raise self._error("name", "lower-case letters, digits and underscores", self.name)
-        if not 0.0 < self.rate_hz <= 10_000.0:
-            raise self._error("rate_hz", "a rate in (0, 10000] Hz", self.rate_hz)
-        if self.episode.max_steps < 1:
-            raise self._error("episode.max_steps", "at least 1", self.episode.max_steps)
-        if not (self.cost.limit >= 0.0 and np.isfinite(self.cost.limit)):
-            raise self._error("cost.limit", "a finite number >= 0", self.cost.limit)
-        for key, items in (("observation", self.observation), ("action", self.action)):
-            if not items:
-                raise self._error(key, "at least one entry", [])
-        for key, names in (
-            ("observation and signals", [signal.name for signal in self._all_signals()]),
-            ("action", [channel.name for channel in self.action]),
-            ("cost.constraints", [item.name for item in self.cost.constraints]),
-        ):
-            for name in names:
-                if not _IDENTIFIER.fullmatch(name):
-                    raise self._error(f"{key}: name", "lower-case letters, digits and underscores", name)
-                if names.count(name) > 1:
-                    raise self._error(f"{key}: name", "names that differ", name)
-        if not self.cost.constraints:
-            raise self._error("cost.constraints", "at least one constraint", [])
-        for key, where in (("episode.marker", self.episode.marker), ("cost.logged", self.cost.logged),
-                           ("reward.topic", self.reward.topic)):  # fmt: skip
-            if where is not None:
-                self._check_topic(key, where.topic, where.type, where.field)
-
-    def _check_topic(self, key: str, topic: str, kind: str, field: str) -> None:
-        if not re.fullmatch(r"[A-Za-z~/][\w/]*", topic):
-            raise self._error(f"{key}.topic", "a topic name", topic)
-        if not _MESSAGE_TYPE.fullmatch(kind):
-            raise self._error(f"{key}.type", "a message type such as nav_msgs/msg/Odometry", kind)
-        if self._topic_types.setdefault(topic, kind) != kind:
-            raise self._error(f"{key}.type", f"{self._topic_types[topic]} as elsewhere for topic {topic}", kind)
-        self._paths[field] = FieldPath.parse(field, f"{self.source}: {key}.field")
-
-    def _check_signal(self, signal: Signal) -> tuple[str, ...]:
-        """Check one signal and return the names of the quantities that it gives."""
-        key = f"{'observation' if isinstance(signal, Feature) else 'signals'}: {signal.name}"
-        if isinstance(signal, Feature):
-            if signal.scale == 0.0:
-                raise self._error(f"{key}.scale", "a number other than 0", signal.scale)
-            if signal.clip is not None and not signal.clip[0] < signal.clip[1]:
-                raise self._error(f"{key}.clip", "[low, high] with low < high", list(signal.clip))
-        from_topic = (signal.topic, signal.type, signal.field)
-        if signal.expression is not None:
-            if any(part is not None for part in (*from_topic, signal.transform, signal.max_age)):
-                raise self._error(key, "either an expression, or topic, type and field", "both")
-            earlier = set()
-            for other in self._all_signals():
-                if other.name == signal.name:
-                    break
-                earlier.update(self._outputs_of(other))
-            expression = Expression(signal.expression, f"{self.source}: {key}.expression")
-            if not expression.names <= earlier:
-                unknown = ", ".join(sorted(expression.names - earlier))
-                expected = f"names of earlier signals ({', '.join(sorted(earlier))})"
-                raise self._error(f"{key}.expression", expected, unknown)
-            self._expressions[signal.name] = expression
-            return (signal.name,)
-        if any(part is None for part in from_topic):
-            raise self._error(key, "an expression, or all of topic, type and field", dict(zip(
-                ("topic", "type", "field"), from_topic, strict=True)))  # fmt: skip
-        self._check_topic(key, signal.topic, signal.type, signal.field)
-        if signal.max_age is None or not signal.max_age > 0.0:
-            raise self._error(f"{key}.max_age", "a maximum age > 0 s", signal.max_age)
-        if signal.transform is not None and signal.transform not in TRANSFORMS:
-            raise self._error(f"{key}.transform", f"one of {', '.join(sorted(TRANSFORMS))}", signal.transform)
-        return self._outputs_of(signal)
-
-    @staticmethod
-    def _outputs_of(signal: Signal) -> tuple[str, ...]:
-        if signal.transform in TRANSFORMS:
-            return tuple(signal.name + suffix for suffix in TRANSFORMS[signal.transform].suffixes)
-        size = 1 if signal.field is None else FieldPath.parse(signal.field, signal.name).size
-        return (signal.name,) if size == 1 else tuple(f"{signal.name}_{index}" for index in range(size))
-
-    def _check_action(self) -> None:
-        for index, channel in enumerate(self.action):
-            key = f"action[{index}]"
-            self._check_topic(key, channel.topic, channel.type, channel.field)
-            if not channel.low < channel.high:
-                raise self._error(f"{key}.low, high", "low < high", [channel.low, channel.high])
-            if not channel.low <= channel.safe <= channel.high:
-                raise self._error(f"{key}.safe", f"a value in [{channel.low}, {channel.high}]", channel.safe)
-            if channel.max_rate is not None and not channel.max_rate > 0.0:
-                raise self._error(f"{key}.max_rate", f"a rate > 0 {channel.unit}/s", channel.max_rate)
-            if channel.topic in self.sensor_topics:
-                raise self._error(f"{key}.topic", "a topic that is no sensor topic", channel.topic)
-
-    def _expression(self, text: str, key: str) -> Expression:
-        expression = Expression(text, f"{self.source}: {key}")
-        if not expression.names <= self._allowed:
-            unknown = ", ".join(sorted(expression.names - self._allowed))
-            raise self._error(key, f"signal names ({', '.join(sorted(self._allowed))})", unknown)
-        return expression
-
-    def _rule(self, item: object, key: str) -> Callable[[Physical], np.ndarray]:
-        """Return the rule of a section with `expression` or `function`."""
-        if (item.expression is None) == (item.function is None):
-            raise self._error(key, "either expression or function", "both" if item.expression else "neither")
-        if item.expression is not None:
-            return self._expression(item.expression, f"{key}.expression")
-        module, _, name = item.function.partition(":")
-        try:
-            function = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise self._error(f"{key}.function", "an importable module:function", item.function) from error
-        return function
-
-    def _check_reward(self) -> Callable[[Physical], np.ndarray] | None:
-        if self.reward.expression is None and self.reward.function is None:
-            if self.reward.topic is None:
-                raise self._error("reward", "an expression, a function or a topic", "none of them")
-            return None
-        return self._rule(self.reward, "reward")
 
     def _fields_to_arrays(self) -> None:
         """Precompute what `observe` and `command` need each tick."""

@@ -281,6 +281,7 @@ def parser() -> argparse.ArgumentParser:
     add("--steps", type=int, help="training steps of the policy (default: the algorithm's)")
     add("--live-episodes", type=int, help="episodes to watch before and after (default: the robot's)")
     add("--validation-episodes", type=int, help="simulated episodes per policy (default: the robot's)")
+    add("--real-time-factor", type=float, help="simulated seconds per wall second (default: the robot's)")
     return options
 
 
@@ -289,7 +290,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser().parse_args(arguments)
     given = {
         name: value
-        for name in ("episodes", "steps", "live_episodes", "validation_episodes")
+        for name in ("episodes", "steps", "live_episodes", "validation_episodes", "real_time_factor")
         if (value := getattr(chosen, name)) is not None
     }
     robot = replace(ROBOTS[chosen.robot], **given)
