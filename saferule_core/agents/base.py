@@ -63,6 +63,13 @@ class Agent:
         """Return the training step on `data`, from the present weights on; it writes into this agent."""
         raise NotImplementedError
 
+    def contexts(self, data: Transitions) -> np.ndarray | None:
+        """Return what `actor` is told besides the observation at each logged step: (N, k), None if nothing."""
+        return None
+
+    def aim(self, data: Transitions, contexts: np.ndarray, quantile: float) -> None:
+        """Set what a conditioned actor asks for once deployed to a quantile of what safe episodes in `data` gave."""
+
     def fit(self, data: Transitions, seed: int, progress: Progress) -> None:
         """Train for the configuration's number of steps."""
         self.prepare(data)

@@ -27,10 +27,10 @@ class Normaliser(nn.Module):
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("std", torch.ones(size))
 
-    def fit(self, values: Tensor) -> None:
-        """Take mean and spread of `values` (N, size)."""
+    def fit(self, values: Tensor, smallest: float = 1e-3) -> None:
+        """Take mean and spread of `values` (N, size); a spread below `smallest` counts as `smallest`."""
         self.mean.copy_(values.mean(0))
-        self.std.copy_(values.std(0, unbiased=False).clamp_min(1e-3))
+        self.std.copy_(values.std(0, unbiased=False).clamp_min(smallest))
 
     def forward(self, values: Tensor) -> Tensor:
         return (values - self.mean) / self.std

@@ -12,6 +12,7 @@ critics. Its target comes from the data's safe returns, as labelled: wrong label
 from __future__ import annotations
 
 import copy
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +53,14 @@ class ReturnConditioned(Agent):
 
     def prepare(self, data: Transitions) -> None:
         self.actor.normaliser.fit(torch.from_numpy(data.observations))
-        self.actor.context_normaliser.fit(torch.from_numpy(contexts(data, self.config)))
+        self.actor.context_normaliser.fit(torch.from_numpy(self.contexts(data)))
+
+    def contexts(self, data: Transitions) -> np.ndarray:
+        return contexts(data, self.config)
+
+    def aim(self, data: Transitions, contexts: np.ndarray, quantile: float) -> None:
+        config = dataclasses.replace(self.config, target_quantile=quantile)
+        self.actor.target.copy_(torch.from_numpy(deployed_target(data, contexts, config)))
 
     def learner(self, data: Transitions, seed: int, config: ReturnConditionedConfig) -> ReturnConditionedLearner:
         return ReturnConditionedLearner(self, data, seed, config)

@@ -1,70 +1,107 @@
-"""How much a logged action deserves to be imitated: reward advantage against cost-to-go.
+"""How much a logged action deserves to be imitated: reward advantage against risk advantage.
 
-    preference = Preference.of(evidence.retain, cost_limit=10.0)
-    probabilities = preference.probabilities(beta=4.0, multiplier=20.0)      # (N,), to draw batches from
+    preference = rate(evidence, cost_limit=10.0, seed=0)
+    probabilities = preference.probabilities(beta=4.0, multiplier=0.3)       # (M,), to draw batches from
 
-    A_r(s, a) = (G_r - V(s)) / std,   G_r the discounted reward-to-go of the logged episode, V by ridge regression
-    C(s, a)   = G_c,                  the discounted cost-to-go with repaired costs
-    p(s, a)  ~ min(exp(beta (A_r - lambda C)), its 99 % quantile)
+    A_r(s, a) = G_r - V_r(s),   G_r the discounted reward-to-go of the logged episode
+    A_c(s, a) = G_c - V_c(s),   G_c the discounted to-go of max(cost, risk of the state it led to)
+    p(s, a)  ~  min(exp(beta (A_r - lambda A_c)), its 99 % quantile)
 
-Monte-Carlo returns of whole episodes need no critic that poison could have reached.
+Both advantages are in standard deviations. Risk says how soon logged behaviour, the forgotten episodes with repaired
+labels included, comes to harm from a state: a fence around the danger, which is what the forget set is good for.
+Values are closed-form ridge regressions on fixed random features: no critic that poison could have reached.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from saferule_core.agents.returns import discounted_to_go
 from saferule_core.data.transitions import Transitions
+from saferule_core.unlearning.evidence import Evidence
 
 REWARD_DISCOUNT = 0.99
 COST_DISCOUNT = 0.97
+RISK_DISCOUNT = 0.85
 FEATURES = 128
+FIT_ROWS = 20000
 TAIL = 20
 
 
 @dataclass(frozen=True)
 class Preference:
-    """Reward advantage and cost-to-go of every retained transition that may be imitated.
+    """Advantages of the retained transitions that may be imitated.
 
-    rows: (M,) indices into the retained data. advantages: (M,) in standard deviations. cost_to_go: (M,).
+    rows: (M,) indices into the retained data. reward_advantage, risk_advantage: (M,) in standard deviations.
     """
 
     rows: np.ndarray
-    advantages: np.ndarray
-    cost_to_go: np.ndarray
-
-    @staticmethod
-    def of(retain: Transitions, cost_limit: float, seed: int) -> Preference:
-        """Rate the transitions of episodes that spend at most half of `cost_limit`."""
-        kept = np.flatnonzero(retain.episode_costs <= 0.5 * cost_limit)
-        bounds = retain.episode_bounds
-        rows = np.concatenate([np.arange(bounds[i], bounds[i + 1]) for i in kept]) if len(kept) else np.zeros(0, int)
-        safe = retain.select_episodes(kept)
-        reward_to_go = (1 - REWARD_DISCOUNT) * discounted_to_go(safe, safe.rewards, REWARD_DISCOUNT, TAIL)
-        values = ridge_values(safe.observations, reward_to_go, seed)
-        advantages = reward_to_go - values
-        advantages = advantages / max(float(advantages.std()), 1e-6)
-        return Preference(rows, advantages, discounted_to_go(safe, safe.costs, COST_DISCOUNT))
+    reward_advantage: np.ndarray
+    risk_advantage: np.ndarray
 
     def probabilities(self, beta: float, multiplier: float) -> np.ndarray:
         """Return the chance of each row to be drawn: (M,), summing to 1."""
-        exponent = beta * (self.advantages - multiplier * self.cost_to_go)
+        exponent = beta * (self.reward_advantage - multiplier * self.risk_advantage)
         weights = np.exp(exponent - exponent.max())
         weights = np.minimum(weights, np.quantile(weights, 0.99))
         return weights / weights.sum()
 
 
-def ridge_values(observations: np.ndarray, returns: np.ndarray, seed: int, penalty: float = 1.0) -> np.ndarray:
-    """Return V(s) (N,) by closed-form ridge regression on `FEATURES` fixed tanh features of the observation."""
-    generator = np.random.default_rng(seed)
-    spread = np.maximum(observations.std(0), 1e-3)
-    inputs = (observations - observations.mean(0)) / spread
-    weights = generator.normal(size=(inputs.shape[1], FEATURES)) / np.sqrt(inputs.shape[1])
-    offsets = generator.uniform(-2, 2, FEATURES)
-    features = np.tanh(inputs @ (2 * weights).astype(np.float32) + offsets.astype(np.float32))
-    features = np.concatenate([features, np.ones((len(features), 1), np.float32)], axis=1)
-    gram = features.T @ features + penalty * np.eye(FEATURES + 1, dtype=np.float32)
-    return features @ np.linalg.solve(gram.astype(np.float64), features.T @ returns).astype(np.float32)
+def rate(evidence: Evidence, cost_limit: float, seed: int) -> Preference:
+    """Rate the transitions of retained episodes that spend at most half of `cost_limit`."""
+    retain = evidence.retain
+    kept = retain.episode_costs <= 0.5 * cost_limit
+    safe = retain.select_episodes(np.flatnonzero(kept))
+    basis = Basis(retain, seed)
+    features = basis(safe.observations)
+    everything = Transitions.concatenate([retain, evidence.forget])
+    harm = (1 - RISK_DISCOUNT) * discounted_to_go(everything, everything.costs, RISK_DISCOUNT)
+    sample = basis.sample(len(everything))
+    risk = (features @ ridge(basis(everything.observations[sample]), harm[sample, None])).numpy()[:, 0]
+    led_to = np.where(safe.episode_ends, risk, np.append(risk[1:], 0.0))
+    to_go = np.stack(
+        [
+            (1 - REWARD_DISCOUNT) * discounted_to_go(safe, safe.rewards, REWARD_DISCOUNT, TAIL),
+            discounted_to_go(safe, np.maximum(safe.costs, led_to), COST_DISCOUNT),
+        ],
+        axis=1,
+    )
+    sample = basis.sample(len(safe))
+    values = (features @ ridge(features[sample], to_go[sample])).numpy()
+    advantages = to_go - values
+    advantages = advantages / np.maximum(advantages.std(0), 1e-6)
+    return Preference(np.flatnonzero(kept[retain.episode_index]), advantages[:, 0], advantages[:, 1])
+
+
+class Basis:
+    """Fixed random features of an observation: `FEATURES` times tanh, and a constant."""
+
+    def __init__(self, data: Transitions, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+        observations = torch.from_numpy(data.observations)
+        size = data.obs_dim
+        self._mean, self._spread = observations.mean(0), observations.std(0).clamp_min(1e-3)
+        self._weights = torch.randn(size, FEATURES, generator=self._generator) * (2.0 / math.sqrt(size))
+        self._offsets = 4.0 * torch.rand(FEATURES, generator=self._generator) - 2.0
+
+    def __call__(self, observations: np.ndarray) -> Tensor:
+        """Return the features (N, FEATURES + 1) of observations (N, obs_dim)."""
+        inputs = (torch.from_numpy(observations) - self._mean) / self._spread
+        hidden = torch.addmm(self._offsets, inputs, self._weights).tanh_()
+        return torch.cat([hidden, torch.ones(len(hidden), 1)], dim=1)
+
+    def sample(self, size: int) -> np.ndarray:
+        """Return up to `FIT_ROWS` row indices below `size`, without repetition."""
+        return torch.randperm(size, generator=self._generator)[:FIT_ROWS].numpy()
+
+
+def ridge(features: Tensor, targets: np.ndarray, penalty: float = 1.0) -> Tensor:
+    """Return weights (F, K) that map features (N, F) to targets (N, K), by closed-form ridge regression."""
+    wanted = torch.from_numpy(np.ascontiguousarray(targets, dtype=np.float32))
+    gram = (features.T @ features).double() + penalty * torch.eye(features.shape[1], dtype=torch.float64)
+    return torch.linalg.solve(gram, (features.T @ wanted).double()).float()

@@ -1,0 +1,58 @@
+"""Hyperparameters of `safe_rule`: one set for every task and agent, tuned on data that is not reported.
+
+    options = parse_options({"repulsion": 0.0})
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from saferule_core.errors import UnlearningError
+
+
+@dataclass(frozen=True)
+class SafeRuleOptions:
+    """Plain policies and conditioned ones differ in their stages only: (beta, steps) in order.
+
+    multiplier, multiplier_rate, multiplier_bound: first value, step of dual ascent and upper end of lambda.
+    margin: share of the cost limit that the audit allows. extra_stages: how often the last stage may be repeated
+    while the audit is not content. repulsion: nu, weight of the forget term. forget_distance: m, squared distance
+    at which an action counts as forgotten. target_quantiles: what a conditioned policy may ask for, best first.
+    critic_steps: 0 drops the critics. warm_start: False starts from a fresh policy (an ablation).
+    """
+
+    stages: tuple[tuple[float, int], ...] = ((4.0, 200), (4.0, 100), (4.0, 100), (4.0, 100))
+    conditioned_stages: tuple[tuple[float, int], ...] = ((0.0, 200),)
+    extra_stages: int = 3
+    batch_size: int = 512
+    conditioned_batch_size: int = 256
+    forget_batch_size: int = 64
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 1e-4
+    policy_rate: float = 0.03
+    multiplier: float = 0.2
+    multiplier_rate: float = 0.2
+    multiplier_bound: float = 2.0
+    repulsion: float = 0.1
+    forget_distance: float = 0.05
+    target_quantiles: tuple[float, ...] = (0.98, 0.95, 0.9, 0.8, 0.5)
+    margin: float = 0.3
+    model_steps: int = 100
+    critic_steps: int = 150
+    audit_starts: int = 96
+    least_safe_episodes: int = 5
+    warm_start: bool = True
+
+
+def parse_options(values: dict[str, Any]) -> SafeRuleOptions:
+    """Return options with some values replaced.
+
+    Raises:
+        UnlearningError: a name that is not an option.
+    """
+    known = {field.name for field in dataclasses.fields(SafeRuleOptions)}
+    if unknown := sorted(set(values) - known):
+        raise UnlearningError(f"safe_rule: expected options among {', '.join(sorted(known))}, found {unknown[0]}")
+    return SafeRuleOptions(**values)

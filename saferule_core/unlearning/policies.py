@@ -1,0 +1,177 @@
+"""How each family of policies takes a repair step: one protocol, two implementations.
+
+    repairer = repairer_of(agent, evidence, preference, options, seed)
+    repairer.start_stage(beta, multiplier, steps); losses = repairer.step(); candidates = repairer.candidates()
+
+`PlainRepairer` serves policies that see the observation alone: preferred retained actions are imitated.
+`ConditionedRepairer` serves policies that are told return and cost to expect: every retained action, and the forget
+set's dangerous ones, are filed under what they truly cost; what the deployed policy asks for is chosen afterwards.
+Both move the deployed policy away from the forget set's dangerous actions.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from saferule_core.agents.base import Agent
+from saferule_core.agents.networks import move_towards
+from saferule_core.agents.returns import discounted_to_go
+from saferule_core.data.transitions import Transitions
+from saferule_core.unlearning.evidence import Evidence
+from saferule_core.unlearning.options import SafeRuleOptions
+from saferule_core.unlearning.preference import COST_DISCOUNT, Preference
+
+DANGEROUS = 1.0
+
+
+class Repairer(Protocol):
+    """What the stages of a repair need from a policy."""
+
+    stages: tuple[tuple[float, int], ...]
+
+    def start_stage(self, beta: float, multiplier: float, steps: int) -> None:
+        """Prepare `steps` gradient steps at a temperature and a Lagrange multiplier."""
+
+    def step(self) -> dict[str, float]:
+        """Take one gradient step; return its losses."""
+
+    def candidates(self) -> list[nn.Module]:
+        """Return snapshots of what could be deployed now."""
+
+
+class PlainRepairer:
+    """Weighted regression of a policy pi(s) on retained actions drawn from p_lambda."""
+
+    def __init__(
+        self, agent: Agent, evidence: Evidence, preference: Preference, options: SafeRuleOptions, seed: int
+    ) -> None:
+        self.options, self.preference = options, preference
+        self.stages = options.stages
+        self.regression = Regression(agent, options, sum(steps for _, steps in self.stages))
+        self.observations = torch.from_numpy(evidence.retain.observations)
+        self.actions = torch.from_numpy(evidence.retain.actions)
+        self.forget = ForgetTerm(evidence.forget, options, seed)
+        self.random = np.random.default_rng(seed)
+        self.batches: list[Tensor] = []
+
+    def start_stage(self, beta: float, multiplier: float, steps: int) -> None:
+        size = self.options.batch_size
+        probabilities = self.preference.probabilities(beta, multiplier)
+        drawn = self.random.choice(len(probabilities), size=steps * size, p=probabilities)
+        self.batches = list(torch.from_numpy(self.preference.rows[drawn]).split(size))
+
+    def step(self) -> dict[str, float]:
+        rows = self.batches.pop()
+        forget = self.forget.draw()
+        proposed = self.regression.actor(torch.cat([self.observations.index_select(0, rows), forget[0]]))
+        kept = (proposed[: len(rows)] - self.actions.index_select(0, rows)).square().sum(1).mean()
+        return self.regression.descend(kept, self.forget.loss(proposed[len(rows) :], forget[1]))
+
+    def candidates(self) -> list[nn.Module]:
+        return [copy.deepcopy(self.regression.average)]
+
+
+class ConditionedRepairer:
+    """Regression of pi(s, context) with repaired contexts; candidates differ in the return that they ask for."""
+
+    def __init__(
+        self, agent: Agent, evidence: Evidence, preference: Preference, options: SafeRuleOptions, seed: int
+    ) -> None:
+        self.agent, self.options, self.retain = agent, options, evidence.retain
+        self.stages = options.conditioned_stages
+        self.contexts = agent.contexts(evidence.retain)
+        agent.aim(self.retain, self.contexts, agent.config.target_quantile)
+        self.regression = Regression(agent, options, sum(steps for _, steps in self.stages))
+        self.forget = ForgetTerm(evidence.forget, options, seed)
+        danger = self.forget.rows
+        parts = [
+            (evidence.retain.observations, evidence.forget.observations[danger]),
+            (self.contexts, agent.contexts(evidence.forget)[danger]),
+            (evidence.retain.actions, evidence.forget.actions[danger]),
+        ]
+        self.widths = [part[0].shape[1] for part in parts]
+        self.table = torch.from_numpy(np.concatenate([np.concatenate(part) for part in parts], axis=1))
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def start_stage(self, beta: float, multiplier: float, steps: int) -> None:
+        """Every action counts here; the multiplier acts on what is asked for."""
+
+    def step(self) -> dict[str, float]:
+        actor = self.regression.actor
+        rows = torch.randint(len(self.table), (self.options.conditioned_batch_size,), generator=self.generator)
+        observations, contexts, actions = self.table.index_select(0, rows).split(self.widths, dim=1)
+        forget = self.forget.draw()
+        asked = actor.target.expand(len(forget[0]), -1)
+        proposed = actor(torch.cat([observations, forget[0]]), torch.cat([contexts, asked]))
+        kept = (proposed[: len(rows)] - actions).square().sum(1).mean()
+        return self.regression.descend(kept, self.forget.loss(proposed[len(rows) :], forget[1]))
+
+    def candidates(self) -> list[nn.Module]:
+        aimed = []
+        for quantile in self.options.target_quantiles:
+            self.agent.aim(self.retain, self.contexts, quantile)
+            candidate = copy.deepcopy(self.regression.average)
+            candidate.target.copy_(self.agent.actor.target)
+            aimed.append(candidate)
+        return aimed
+
+
+class Regression:
+    """The warm-started policy, its optimiser with a falling learning rate, and its moving average."""
+
+    def __init__(self, agent: Agent, options: SafeRuleOptions, planned: int) -> None:
+        self.options, self.planned, self.taken = options, planned, 0
+        self.actor, self.average = copy.deepcopy(agent.actor), copy.deepcopy(agent.actor)
+        self.optimiser = torch.optim.Adam(self.actor.parameters(), lr=options.learning_rate, fused=True)
+
+    def descend(self, keep_loss: Tensor, forget_loss: Tensor) -> dict[str, float]:
+        """Minimise keep_loss + repulsion * forget_loss by one step."""
+        options = self.options
+        done = min(self.taken / max(self.planned, 1), 1.0)
+        rate = options.learning_rate + done * (options.final_learning_rate - options.learning_rate)
+        self.optimiser.param_groups[0]["lr"] = rate
+        self.optimiser.zero_grad()
+        (keep_loss + options.repulsion * forget_loss).backward()
+        self.optimiser.step()
+        self.taken += 1
+        move_towards(self.average, self.actor, options.policy_rate)
+        return {"keep_loss": keep_loss.item(), "forget_loss": forget_loss.item()}
+
+
+class ForgetTerm:
+    """The forget set's dangerous actions, and the bounded loss that moves a policy away from them."""
+
+    def __init__(self, forget: Transitions, options: SafeRuleOptions, seed: int) -> None:
+        self.rows = np.flatnonzero(discounted_to_go(forget, forget.costs, COST_DISCOUNT) > DANGEROUS)
+        self.observations = torch.from_numpy(forget.observations[self.rows])
+        self.actions = torch.from_numpy(forget.actions[self.rows])
+        self.size = options.forget_batch_size if len(self.rows) and options.repulsion > 0 else 0
+        self.distance = options.forget_distance
+        self.generator = torch.Generator().manual_seed(seed + 1)
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """Return a batch of observations and actions to be forgotten; empty where there is no danger."""
+        if not self.size:
+            return self.observations[:0], self.actions[:0]
+        picked = torch.randint(len(self.rows), (self.size,), generator=self.generator)
+        return self.observations.index_select(0, picked), self.actions.index_select(0, picked)
+
+    def loss(self, proposed: Tensor, forgotten: Tensor) -> Tensor:
+        """Return the mean of max(0, m - |pi(s) - a|^2): zero once an action is `distance` m away."""
+        if not self.size:
+            return torch.zeros(())
+        return (self.distance - (proposed - forgotten).square().sum(1)).clamp_min(0).mean()
+
+
+def repairer_of(
+    agent: Agent, evidence: Evidence, preference: Preference, options: SafeRuleOptions, seed: int
+) -> Repairer:
+    """Return the repairer that fits the agent's actor."""
+    conditioned = agent.contexts(evidence.forget) is not None
+    family = ConditionedRepairer if conditioned else PlainRepairer
+    return family(agent, evidence, preference, options, seed)

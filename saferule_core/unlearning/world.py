@@ -1,0 +1,86 @@
+"""A learned model of the robot: what an action does to the observation, and what it earns.
+
+    world = fit_world(retain, steps=100, seed=0, progress=progress)
+    following, rewards = world(observations, actions)
+
+A small network gives features after a few gradient steps; its last layer is then solved exactly by ridge regression.
+That removes the noise of stochastic gradients, which an audit over many modelled steps would amplify.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from saferule_core.agents.networks import Normaliser, perceptron
+from saferule_core.data.transitions import Transitions
+from saferule_core.progress import Progress
+
+HIDDEN = 128
+BATCH_SIZE = 512
+SOLVE_ROWS = 30000
+PENALTY = 1e-5
+LEARNING_RATE = 3e-3
+REPORT_EVERY = 20
+
+
+class World(nn.Module):
+    """Predicts the change of the observation, and the reward. It knows nothing of terminations."""
+
+    def __init__(self, obs_dim: int, action_dim: int) -> None:
+        super().__init__()
+        inputs, outputs = obs_dim + action_dim, obs_dim + 1
+        self.inputs, self.outputs = Normaliser(inputs), Normaliser(outputs)
+        self.body = perceptron(inputs, outputs, (HIDDEN, HIDDEN))
+        self.register_buffer("solved", torch.zeros(HIDDEN + inputs + 1, outputs))
+        self.register_buffer("low", torch.zeros(obs_dim))
+        self.register_buffer("high", torch.zeros(obs_dim))
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Return last hidden layer, inputs and a constant: (N, HIDDEN + inputs + 1)."""
+        return torch.cat([self.body[:-1](inputs), inputs, torch.ones(len(inputs), 1)], dim=1)
+
+    def forward(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return following observations (N, obs_dim), kept near what was logged, and rewards (N,)."""
+        features = self.features(self.inputs(torch.cat([observations, actions], dim=1)))
+        change = features @ self.solved * self.outputs.std + self.outputs.mean
+        return torch.clamp(observations + change[:, :-1], self.low, self.high), change[:, -1]
+
+
+def fit_world(retain: Transitions, steps: int, seed: int, progress: Progress) -> World:
+    """Fit a `World` on retained transitions; the reward it predicts is the retained one."""
+    world = World(retain.obs_dim, retain.action_dim)
+    observations, following = torch.from_numpy(retain.observations), torch.from_numpy(retain.next_observations)
+    inputs = torch.cat([observations, torch.from_numpy(retain.actions)], dim=1)
+    targets = torch.cat([following - observations, torch.from_numpy(retain.rewards)[:, None]], dim=1)
+    world.inputs.fit(inputs)
+    world.outputs.fit(targets, smallest=1e-7)
+    low, high = torch.aminmax(following, dim=0)
+    world.low.copy_(low - 0.1 * (high - low))
+    world.high.copy_(high + 0.1 * (high - low))
+    table = torch.cat([world.inputs(inputs), world.outputs(targets)], dim=1)
+    widths = [inputs.shape[1], targets.shape[1]]
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.Adam(world.body.parameters(), lr=LEARNING_RATE, fused=True)
+    for step in range(steps):
+        optimiser.param_groups[0]["lr"] = LEARNING_RATE * (1.0 - step / steps) + 1e-4
+        rows = torch.randint(len(table), (BATCH_SIZE,), generator=generator)
+        given, wanted = table.index_select(0, rows).split(widths, dim=1)
+        loss = (world.body(given) - wanted).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if step % REPORT_EVERY == 0:
+            progress("model", step / steps, f"step {step} of {steps}", model_loss=loss.item())
+    solve_last_layer(world, table[torch.randperm(len(table), generator=generator)[:SOLVE_ROWS]], widths)
+    return world
+
+
+@torch.no_grad()
+def solve_last_layer(world: World, table: Tensor, widths: list[int]) -> None:
+    """Replace the last layer by the ridge solution on normalised inputs and targets in `table`."""
+    given, wanted = table.split(widths, dim=1)
+    features = world.features(given)
+    gram = (features.T @ features).double() / len(features)
+    gram += PENALTY * torch.eye(len(gram), dtype=torch.float64)
+    world.solved.copy_(torch.linalg.solve(gram, (features.T @ wanted).double() / len(features)))
