@@ -81,6 +81,7 @@ class RobotSpec:
         obs_dim, action_dim: sizes of the policy's input and output.
         period_ns: length of a control tick [ns].
         hash: SHA-256 (hex) of everything that a trained policy depends on.
+        cost_needs_command: a constraint looks at what was commanded (or is a function, and may).
         source, text: where the description came from, and its YAML.
     """
 
@@ -98,6 +99,8 @@ class RobotSpec:
         self.feature_names = tuple(name for feature in self.observation for name in self._outputs[feature.name])
         self.obs_dim, self.action_dim = len(self.feature_names), len(self.action)
         used = {name for rule in self._constraints.values() for name in getattr(rule, "names", ())}
+        functions = any(item.function is not None for item in self.cost.constraints)
+        self.cost_needs_command = functions or any(name.startswith("action.") for name in used)
         self._cost_needs = {n.removeprefix("previous.") for n in used if "action." not in n} - set(self.feature_names)
         self._fields_to_arrays()
 

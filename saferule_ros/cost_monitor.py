@@ -54,7 +54,7 @@ class CostMonitor(ManagedNode):
         self._stop = self.create_publisher(Bool, "safety_stop", LATCHED)
         self._diagnostics = Diagnostics(self, "safety cost", spec.name)
         self._subscriptions_made = self.subscribe_sensors(spec, self._on_message, SENSOR)
-        for topic, kind in spec.command_topics.items():
+        for topic, kind in spec.command_topics.items() if spec.cost_needs_command else ():
             self._listen(topic, kind, self._on_message, SENSOR)
         if spec.episode.marker is not None:
             self._listen(spec.episode.marker.topic, spec.episode.marker.type, self._on_marker, self._marker_quality())

@@ -102,3 +102,17 @@ def test_cost_over_a_signal_outside_the_observation_needs_the_bags(point_yaml):
     rows = np.zeros((1, 5))
     with pytest.raises(SpecError, match="altitude"):
         spec.relabel(Transitions(rows, np.zeros((1, 2)), [0.0], [0.0], rows, [False], [True]))
+
+
+@pytest.mark.parametrize(
+    ("constraint", "needed"),
+    [
+        ('expression: "abs(x) > 6.0"', False),
+        ('expression: "abs(x - previous.x) > 1.0"', False),
+        ('expression: "abs(action.force_x) > 2.0"', True),
+        ("function: 'numpy:abs'", True),
+    ],
+)
+def test_it_says_whether_the_cost_looks_at_commands(point_yaml, constraint, needed):
+    spec = parse_spec(point_yaml.replace('expression: "abs(x) > 6.0"', constraint))
+    assert spec.cost_needs_command is needed
