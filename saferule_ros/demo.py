@@ -43,6 +43,10 @@ PHASES = {
 }
 
 
+WORKER_NICENESS = 19
+"""Priority of learning beside the driving robot: of the repair, and of what it is compared with."""
+
+
 class DemoFailed(SaferuleError):
     """A step of the demo did not come out as it should; the message says which."""
 
@@ -92,18 +96,17 @@ class Demo:
 
     # -- before the robot drives -----------------------------------------------------------------------------------
 
-    def command(self, *arguments: object, quiet: bool = False) -> Mapping:
+    def command(self, *arguments: object, niceness: int = 0) -> Mapping:
         """Run one `saferule` command with a progress bar and return its result."""
         words = [str(argument) for argument in arguments]
-        if not quiet:
-            self.screen.say(f"[dim]saferule {words[0]} ...[/dim]")
+        self.screen.say(f"[dim]saferule {words[0]} ...[/dim]")
         with self.screen.bar() as bar:
             task = bar.add_task(words[0], total=1.0, words="")
 
             def show(event: Mapping) -> None:
                 bar.update(task, completed=event["fraction"], words=words_of(event))
 
-            return Worker(words, show, niceness=0).wait()
+            return Worker(words, show, niceness).wait()
 
     def log_and_poison(self) -> Logs:
         """Drive the simulated robot with varied behaviours, log it, and poison a part of the logs."""
@@ -143,8 +146,9 @@ class Demo:
             "sim_robot": {"seed": self.seed + 1, "real_time_factor": self.robot.real_time_factor},
             "cost_monitor": {"latch_stop": False},
             "flight_recorder": {"out_dir": str(self.out / "recordings")},
-            "unlearning_server": {"work_dir": str(self.out / "repairs"), "workers": self.robot.workers},
-        }
+            "unlearning_server": {"work_dir": str(self.out / "repairs"), "workers": self.robot.workers,
+                                  "worker_niceness": WORKER_NICENESS},
+        }  # fmt: skip
         return BringUp(simulation=True, overrides=overrides, log_file=self.out / "nodes.log")
 
     def repair_live(
@@ -219,11 +223,12 @@ class Demo:
         common = ("--agent", robot.agent, *robot.training_options(), "--seed", self.seed, "--store", self.store)
         found = {}
         for name, bags, extra in (("clean", logs.clean, ()), ("retrained", logs.retain, ("--cost", "recomputed"))):
-            trained = self.command("train", "--spec", self.spec_path, "--bags", *bags, *common, *extra)
+            words = ("train", "--spec", self.spec_path, "--bags", *bags, *common, *extra)
+            trained = self.command(*words, niceness=WORKER_NICENESS)
             judged = self.command(
                 "validate", "--spec", self.spec_path, "--store", self.store, "--candidate", trained["policy_id"],
                 "--incumbent", "active", "--episodes", self.robot.validation_episodes, "--seed", self.seed,
-                "--workers", self.robot.workers,
+                "--workers", self.robot.workers, niceness=WORKER_NICENESS,
             )  # fmt: skip
             found |= {
                 f"cost_{name}": judged["candidate_cost"], f"reward_{name}": judged["candidate_reward"],

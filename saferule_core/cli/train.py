@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, display: Display) -> int:
     """Train and keep the policy."""
     from saferule_core import agents
+    from saferule_core.agents.networks import load_optimiser
     from saferule_core.data.bags import read_bags
     from saferule_core.repair import relabelling
     from saferule_core.spec import load_spec
@@ -58,6 +59,7 @@ def run(options: argparse.Namespace, display: Display) -> int:
     limit = spec.cost.limit if options.cost_limit is None else options.cost_limit
     hyperparameters = common.hyperparameters(options)
     data = read_bags(options.bags, spec, cost=options.cost, progress=within(display.progress, 0.0, 0.2)).transitions
+    load_optimiser()
     began = time.perf_counter()
     agent = agents.train(
         options.agent, data, cost_limit=limit, seed=options.seed, steps=options.steps,

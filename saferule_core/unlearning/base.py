@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from saferule_core.agents.base import Agent, seeded
+from saferule_core.agents.networks import load_optimiser
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import UnlearningError
 from saferule_core.progress import Progress, silent
@@ -84,6 +85,7 @@ def unlearn(
     """
     if name not in METHODS:
         raise UnlearningError(f"method: expected one of {', '.join(sorted(METHODS))}, found {name!r}")
+    load_optimiser()
     started = time.perf_counter()
     problem, shared = checked(problem)
     with seeded(problem.seed):

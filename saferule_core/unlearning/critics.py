@@ -61,6 +61,6 @@ def repair_critics(agent: Agent, evidence: Evidence, seed: int, steps: int, prog
         (cost_loss + reward_loss + value_loss).backward()
         optimiser.step()
         if step % REPORT_EVERY == 0:
-            losses = {"cost_critic_loss": float(cost_loss), "reward_critic_loss": float(reward_loss)}
+            losses = {"cost_critic_loss": cost_loss.item(), "reward_critic_loss": reward_loss.item()}
             progress("critics", step / steps, f"step {step} of {steps}", **losses)
     return "repaired"

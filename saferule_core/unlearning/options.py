@@ -23,16 +23,16 @@ class SafeRuleOptions:
     critic_steps: 0 drops the critics. warm_start: False starts from a fresh policy (an ablation).
     """
 
-    stages: tuple[tuple[float, int], ...] = ((4.0, 200), (4.0, 100), (4.0, 100), (4.0, 100))
-    conditioned_stages: tuple[tuple[float, int], ...] = ((0.0, 200),)
+    stages: tuple[tuple[float, int], ...] = ((4.0, 300), (4.0, 200), (4.0, 200))
+    conditioned_stages: tuple[tuple[float, int], ...] = ((0.0, 100),)
     extra_stages: int = 3
-    batch_size: int = 512
+    batch_size: int = 256
     conditioned_batch_size: int = 256
     forget_batch_size: int = 64
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     final_learning_rate: float = 1e-4
     policy_rate: float = 0.03
-    multiplier: float = 0.2
+    multiplier: float = 0.35
     multiplier_rate: float = 0.2
     multiplier_bound: float = 2.0
     repulsion: float = 0.1
@@ -41,7 +41,7 @@ class SafeRuleOptions:
     margin: float = 0.3
     model_steps: int = 100
     critic_steps: int = 150
-    audit_starts: int = 96
+    audit_starts: int = 64
     least_safe_episodes: int = 5
     warm_start: bool = True
 

@@ -31,6 +31,7 @@ RISK_DISCOUNT = 0.85
 FEATURES = 128
 FIT_ROWS = 20000
 TAIL = 20
+CALM = 0.05
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,10 @@ class Preference:
 
 
 def rate(evidence: Evidence, cost_limit: float, seed: int) -> Preference:
-    """Rate the transitions of retained episodes that spend at most half of `cost_limit`."""
+    """Rate the transitions of retained episodes that spend at most half of `cost_limit`, and head for no cost.
+
+    Where every episode heads for some cost (a bad start, say), all transitions of those episodes are rated.
+    """
     retain = evidence.retain
     kept = retain.episode_costs <= 0.5 * cost_limit
     safe = retain.select_episodes(np.flatnonzero(kept))
@@ -63,6 +67,7 @@ def rate(evidence: Evidence, cost_limit: float, seed: int) -> Preference:
     harm = (1 - RISK_DISCOUNT) * discounted_to_go(everything, everything.costs, RISK_DISCOUNT)
     sample = basis.sample(len(everything))
     risk = (features @ ridge(basis(everything.observations[sample]), harm[sample, None])).numpy()[:, 0]
+    heading = discounted_to_go(safe, safe.costs, COST_DISCOUNT)
     led_to = np.where(safe.episode_ends, risk, np.append(risk[1:], 0.0))
     to_go = np.stack(
         [
@@ -71,11 +76,15 @@ def rate(evidence: Evidence, cost_limit: float, seed: int) -> Preference:
         ],
         axis=1,
     )
-    sample = basis.sample(len(safe))
+    calm = np.flatnonzero(heading <= CALM)
+    if len(calm) < 0.5 * len(safe):
+        calm = np.arange(len(safe))
+    features, to_go = features[calm], to_go[calm]
+    sample = basis.sample(len(calm))
     values = (features @ ridge(features[sample], to_go[sample])).numpy()
     advantages = to_go - values
     advantages = advantages / np.maximum(advantages.std(0), 1e-6)
-    return Preference(np.flatnonzero(kept[retain.episode_index]), advantages[:, 0], advantages[:, 1])
+    return Preference(np.flatnonzero(kept[retain.episode_index])[calm], advantages[:, 0], advantages[:, 1])
 
 
 class Basis:

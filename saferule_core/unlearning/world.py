@@ -17,7 +17,7 @@ from saferule_core.data.transitions import Transitions
 from saferule_core.progress import Progress
 
 HIDDEN = 128
-BATCH_SIZE = 512
+BATCH_SIZE = 256
 SOLVE_ROWS = 30000
 PENALTY = 1e-5
 LEARNING_RATE = 3e-3
