@@ -1,0 +1,106 @@
+"""Agents learn the same from the same, rebuild from their numbers, and obey cancellation."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from point_mass import COST_LIMIT, drive
+
+from saferule_core import agents
+from saferule_core.agents.returns import discounted_to_go
+from saferule_core.data.transitions import Transitions
+from saferule_core.errors import Cancelled, DataError, SaferuleError
+
+ALGORITHMS = agents.algorithms()
+
+
+@pytest.fixture(scope="module")
+def logs():
+    return drive(np.linspace(0.1, 1.6, 30), seed=1)
+
+
+def weights(agent):
+    return {f"{m}.{k}": v for m, module in agent.modules().items() for k, v in module.state_dict().items()}
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_same_seed_gives_the_same_weights(algorithm, logs):
+    first, second, other = (agents.train(algorithm, logs, COST_LIMIT, seed, steps=30) for seed in (0, 0, 1))
+    assert equal(weights(first), weights(second)) and not equal(weights(first), weights(other))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_training_leaves_the_global_random_state_alone(algorithm, logs):
+    before = torch.get_rng_state()
+    agents.train(algorithm, logs, COST_LIMIT, seed=0, steps=2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_hyperparameters_survive_json_and_rebuild_the_agent(algorithm, logs):
+    agent = agents.train(algorithm, logs, COST_LIMIT, seed=0, steps=5)
+    twin = agents.build(algorithm, 2, 1, json.loads(json.dumps(agent.hyperparameters())))
+    for name, module in twin.modules().items():
+        module.load_state_dict(agent.modules()[name].state_dict())
+    np.testing.assert_array_equal(agent.act(logs.observations), twin.act(logs.observations))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_actions_fit_the_robot(algorithm, logs):
+    agent = agents.train(algorithm, logs, COST_LIMIT, seed=0, steps=5)
+    actions = agent.act(100.0 * logs.observations)
+    assert actions.shape == (len(logs), 1) and actions.dtype == np.float32 and np.abs(actions).max() <= 1.0
+
+
+def test_dropped_critics_stay_dropped_after_rebuilding(logs):
+    agent = agents.train("advantage_weighted", logs, COST_LIMIT, seed=0, steps=2)
+    agent.drop("cost_critic", "reward_critic", "reward_value")
+    assert set(agents.build(agent.algorithm, 2, 1, agent.hyperparameters()).modules()) == {"actor"}
+
+
+def test_a_clone_is_independent(logs):
+    agent = agents.train("advantage_weighted", logs, COST_LIMIT, seed=0, steps=2)
+    before = agent.act(logs.observations)
+    twin = agent.clone()
+    torch.nn.init.zeros_(twin.actor.body[-1].weight)
+    np.testing.assert_array_equal(agent.act(logs.observations), before)
+
+
+def test_a_conditioned_agent_asks_for_what_safe_episodes_gave(logs):
+    agent = agents.train("return_conditioned", logs, COST_LIMIT, seed=0, steps=2)
+    safe = np.repeat(logs.episode_costs <= COST_LIMIT, np.diff(logs.episode_bounds))
+    target = agent.actor.target.numpy()
+    assert target[1] == 0.0
+    assert target[0] == pytest.approx(np.quantile(agent.contexts(logs)[safe, 0], agent.config.target_quantile))
+
+
+def test_cancelling_stops_training(logs):
+    def cancel(phase, fraction, message="", **losses):
+        raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        agents.train("advantage_weighted", logs, COST_LIMIT, seed=0, progress=cancel)
+
+
+def test_bad_requests_say_what_is_expected(logs):
+    with pytest.raises(SaferuleError, match="expected one of advantage_weighted, return_conditioned, found 'magic'"):
+        agents.train("magic", logs, COST_LIMIT, seed=0)
+    with pytest.raises(SaferuleError, match=r"expected hyperparameters among .*found \['magic'\]"):
+        agents.train("advantage_weighted", logs, COST_LIMIT, seed=0, magic=1)
+    with pytest.raises(DataError, match="at least one transition"):
+        agents.train("advantage_weighted", logs.select_episodes([]), COST_LIMIT, seed=0)
+
+
+def test_to_go_restarts_with_every_episode_and_continues_the_tail():
+    ends = np.array([False, True, False, False, True])
+    state = np.zeros((5, 1))
+    values = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    data = Transitions(state, state, values, values, state, np.array([False] * 4 + [True]), ends)
+    np.testing.assert_allclose(discounted_to_go(data, values, 0.5), [2.0, 2.0, 6.25, 6.5, 5.0])
+    np.testing.assert_allclose(discounted_to_go(data, values, 0.5, tail=1)[:2], [3.0, 4.0])  # goes on at 2
+    np.testing.assert_allclose(discounted_to_go(data, values, 0.5, tail=1)[2:], [6.25, 6.5, 5.0])  # terminated

@@ -1,0 +1,164 @@
+"""Every unlearning method keeps its promises; safe_rule repairs, or says that it cannot."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from point_mass import COST_LIMIT, poisoned_logs, relabel, true_cost
+
+from saferule_core import agents
+from saferule_core.agents.returns import discounted_to_go
+from saferule_core.data.transitions import Transitions
+from saferule_core.errors import Cancelled, UnlearningError
+from saferule_core.unlearning import METHODS, UnlearningProblem, unlearn
+
+QUICK = {"retrain": {"steps": 40}, "finetune": {"steps": 40}, "safe_rule": {"critic_steps": 30}}
+FAMILIES = agents.algorithms()
+
+
+@pytest.fixture(scope="module")
+def problems():
+    """One problem per agent family, with an agent that learned from the poison."""
+    retain, forget = poisoned_logs()
+    poisoned = Transitions.concatenate([retain, forget])
+    steps = {"advantage_weighted": 400, "return_conditioned": 400}
+    return {
+        family: UnlearningProblem(
+            agents.train(family, poisoned, COST_LIMIT, 0, steps=steps[family]), retain, forget, COST_LIMIT, 0, relabel
+        )
+        for family in FAMILIES
+    }
+
+
+def weights(agent):
+    return {f"{m}.{k}": v.clone() for m, module in agent.modules().items() for k, v in module.state_dict().items()}
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_every_method_is_covered_here():
+    assert set(QUICK) == set(METHODS)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", METHODS)
+def test_same_seed_same_weights_and_the_input_is_untouched(problems, method, family):
+    problem = problems[family]
+    before, retained = weights(problem.agent), problem.retain.digest()
+    first, second = (unlearn(method, problem, **QUICK[method]) for _ in range(2))
+    assert equal(weights(first.agent), weights(second.agent)) and not equal(weights(first.agent), before)
+    assert equal(weights(problem.agent), before) and problem.retain.digest() == retained
+    assert first.agent is not problem.agent and first.seconds > 0 and first.steps > 0 and first.message
+    assert first.critics == ("none" if family == "return_conditioned" else "repaired")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_progress_is_reported_often_and_may_cancel(problems, method):
+    heard = []
+
+    def listen(phase, fraction, message="", **losses):
+        heard.append((fraction, losses))
+
+    unlearn(method, problems["advantage_weighted"], listen, **QUICK[method])
+    assert len(heard) >= 3 and any(losses for _, losses in heard)
+    assert all(0.0 <= fraction <= 1.0 for fraction, _ in heard)
+
+    def cancel(phase, fraction, message="", **losses):
+        raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        unlearn(method, problems["advantage_weighted"], cancel, **QUICK[method])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_impossible_requests_are_refused(problems, method):
+    problem = problems["return_conditioned"]
+    nothing = problem.retain.select_episodes([])
+    everything = Transitions.concatenate([problem.retain, problem.forget])
+    with pytest.raises(UnlearningError, match="forget set: expected at least one episode, found none"):
+        unlearn(method, dataclasses.replace(problem, forget=nothing))
+    with pytest.raises(UnlearningError, match="retain set: expected at least one episode, found none"):
+        unlearn(method, dataclasses.replace(problem, retain=nothing))
+    with pytest.raises(UnlearningError, match="covers all 60 retained episodes"):
+        unlearn(method, dataclasses.replace(problem, retain=everything, forget=everything))
+
+
+def test_unknown_names_are_refused(problems):
+    problem = problems["return_conditioned"]
+    with pytest.raises(UnlearningError, match="method: expected one of .*found 'magic'"):
+        unlearn("magic", problem)
+    with pytest.raises(UnlearningError, match="expected options among .*found magic"):
+        unlearn("safe_rule", problem, magic=1)
+
+
+def test_episodes_named_on_both_sides_are_forgotten(problems):
+    problem = problems["return_conditioned"]
+    both = dataclasses.replace(problem, retain=Transitions.concatenate([problem.retain, problem.forget]))
+    result = unlearn("safe_rule", both)
+    assert result.diagnostics["episodes_named_on_both_sides"] == problem.forget.episode_count
+    assert equal(weights(result.agent), weights(unlearn("safe_rule", problem).agent))
+
+
+def test_the_conditioned_policy_is_broken_by_the_attack_and_repaired(problems):
+    problem = problems["return_conditioned"]
+    result = unlearn("safe_rule", problem)
+    assert true_cost(problem.agent.act) > 2 * COST_LIMIT
+    assert result.succeeded and true_cost(result.agent.act) <= COST_LIMIT
+
+
+def test_the_multiplier_and_the_audit_are_logged(problems):
+    result = unlearn("safe_rule", problems["advantage_weighted"])
+    assert all({"multiplier", "modelled_cost", "modelled_reward"} <= set(entry) for entry in result.history)
+    assert result.diagnostics["cost_source"] == "robot description"
+    assert result.succeeded and true_cost(result.agent.act) <= COST_LIMIT
+
+
+def test_repaired_cost_critic_knows_the_forgotten_danger(problems):
+    problem = problems["advantage_weighted"]
+    truth = relabel(problem.forget)
+    expected = discounted_to_go(truth, truth.costs, problem.agent.config.discount, 20)
+
+    def error(agent):
+        inputs = torch.from_numpy(truth.observations), torch.from_numpy(truth.actions)
+        with torch.no_grad():
+            values = agent.modules()["cost_critic"](*inputs).amax(0).numpy()
+        return np.abs(values - expected).mean()
+
+    assert error(unlearn("safe_rule", problem).agent) < 0.7 * error(problem.agent)
+
+
+def test_critics_can_be_dropped_with_a_record(problems):
+    result = unlearn("safe_rule", problems["advantage_weighted"], critic_steps=0)
+    assert result.critics == "dropped" and set(result.agent.modules()) == {"actor"}
+    with pytest.raises(UnlearningError, match="finetune: the agent lacks cost_critic"):
+        unlearn("finetune", dataclasses.replace(problems["advantage_weighted"], agent=result.agent))
+
+
+def test_no_safe_episode_is_a_reported_failure(problems):
+    problem = problems["return_conditioned"]
+    unsafe = problem.retain.select_episodes(np.flatnonzero(problem.retain.episode_costs > COST_LIMIT))
+    result = unlearn("safe_rule", dataclasses.replace(problem, retain=unsafe))
+    assert not result.succeeded and "cannot support a repair: 0 of" in result.message
+    assert equal(weights(result.agent), weights(problem.agent)) and result.agent is not problem.agent
+
+
+def test_an_audit_that_is_not_content_is_a_reported_failure(problems):
+    result = unlearn("safe_rule", problems["return_conditioned"], margin=-1.0, extra_stages=1)
+    assert not result.succeeded and "no candidate is safe enough" in result.message
+
+
+def test_without_a_robot_description_costs_are_learned(problems):
+    problem = dataclasses.replace(problems["return_conditioned"], relabel=None)
+    result = unlearn("safe_rule", problem)
+    assert result.diagnostics["cost_source"] == "learned cost model"
+    assert result.succeeded and true_cost(result.agent.act) <= COST_LIMIT
+
+
+def test_costs_that_cannot_be_learned_are_refused(problems):
+    problem = problems["return_conditioned"]
+    harmless = problem.retain.replace(costs=np.zeros(len(problem.retain)))
+    with pytest.raises(UnlearningError, match="found no cost at all; give a robot description"):
+        unlearn("safe_rule", dataclasses.replace(problem, retain=harmless, relabel=None))
