@@ -23,6 +23,7 @@ from statistics import fmean
 
 import rclpy
 from rclpy.signals import SignalHandlerOptions
+from rich.markup import escape
 
 from saferule.action import Unlearn
 from saferule.msg import UnlearnRequest, UnlearnResult
@@ -178,7 +179,7 @@ class Demo:
             validation_episodes=robot.validation_episodes, swap=True,
         )  # fmt: skip
         result = self.call(client, request)
-        self.screen.say(result.message)
+        self.screen.say(escape(result.message))
         if result.status != UnlearnResult.STATUS_SWAPPED:
             raise DemoFailed(f"the repaired policy was not swapped in: {result.message}")
         self.screen.step("The repaired policy drives")

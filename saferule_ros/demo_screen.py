@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -23,17 +25,18 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Print a line below the step's title."""
-        self.console.print(f"   {text}")
+        self.console.print(Padding(text, (0, 0, 0, 3)))
 
     def bar(self) -> Progress:
         """Return a progress bar for `with`."""
         columns = (TextColumn("   {task.description:<12}"), BarColumn(30), TextColumn("{task.percentage:>3.0f} %"),
                    TimeElapsedColumn(), TextColumn("{task.fields[words]}"))  # fmt: skip
-        return Progress(*columns, console=self.console, transient=True)
+        hidden = not self.console.is_terminal
+        return Progress(*columns, console=self.console, transient=True, disable=hidden)
 
     def fail(self, text: str) -> None:
         """Print why the demo ended."""
-        self.console.print(f"\n[bold red]{text}[/bold red]")
+        self.console.print(f"\n[bold red]{escape(text)}[/bold red]")
 
     def table(self, summary: Mapping) -> None:
         """Print before and after, and what they are measured against where that was computed."""
@@ -65,4 +68,4 @@ class Screen:
 def words_of(event: Mapping) -> str:
     """Return message and losses of a progress event, short enough for the end of a line."""
     losses = "  ".join(f"{name} {value:.3g}" for name, value in list((event.get("losses") or {}).items())[:3])
-    return f"{event.get('message', '')}  [dim]{losses}[/dim]".strip()
+    return f"{escape(event.get('message', ''))}  [dim]{losses}[/dim]".strip()

@@ -237,7 +237,7 @@ class UnlearningServer(ManagedNode):
             message = f"{error}, then swap {result.candidate_id[:12]}, which is in the store"
             raise Refusal(UnlearnResult.STATUS_UNREACHABLE, message) from error
         result.status = UnlearnResult.STATUS_SWAPPED
-        result.message += f"; it drives from tick {tick}"
+        result.message += f" It drives from tick {tick}."
         if episodes := self.parameter("probation_episodes"):
             self._handover.begin_probation(
                 Probation(result.candidate_id, result.incumbent_id, result.incumbent_cost, result.cost_limit, episodes)

@@ -1,5 +1,7 @@
 """A robot description is checked in full on load, and computes observation, cost, reward and commands."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -116,3 +118,9 @@ def test_cost_over_a_signal_outside_the_observation_needs_the_bags(point_yaml):
 def test_it_says_whether_the_cost_looks_at_commands(point_yaml, constraint, needed):
     spec = parse_spec(point_yaml.replace('expression: "abs(x) > 6.0"', constraint))
     assert spec.cost_needs_command is needed
+
+
+def test_the_description_in_the_readme_is_a_description():
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    spec = parse_spec(text.split("```yaml\n")[1].split("```")[0], "README.md")
+    assert (spec.obs_dim, spec.action_dim) == (39, 1)
