@@ -9,6 +9,7 @@ when it is ready a guard condition brings it back to the executor, which assigns
 from __future__ import annotations
 
 import gc
+import sys
 from concurrent.futures import Future as LoadedFuture
 from concurrent.futures import ThreadPoolExecutor
 
@@ -29,6 +30,9 @@ from saferule_core.store.store import PolicyStore
 from saferule_ros.managed_node import SPEC_PARAMETER, STORE_PARAMETER, ManagedNode, Parameter, run
 from saferule_ros.messages import COMMAND, LATCHED, SENSOR, STATUS, make_message, message_class
 
+SWITCH_INTERVAL_S = 0.0005
+"""How long the thread that loads a policy may keep the interpreter from the ticks [s]; the default is ten times that."""
+
 _STATES = {
     ControlState.RUNNING: PolicyStatus.STATE_RUNNING,
     ControlState.HOLDING: PolicyStatus.STATE_HOLDING,
@@ -48,6 +52,7 @@ class PolicyExecutor(ManagedNode):
     def configure(self) -> None:
         """Load description and policy; raises SaferuleError where they do not fit each other."""
         torch.set_num_threads(1)
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._spec = self.load_spec()
         self._store = PolicyStore(self.path_parameter("store", "a policy store"))
         policy_id, policy = self._load(self.parameter("policy"))
