@@ -17,10 +17,12 @@ class SafeRuleOptions:
     """Plain policies and conditioned ones differ in their stages only: (beta, steps) in order.
 
     multiplier, multiplier_rate, multiplier_bound: first value, step of dual ascent and upper end of lambda.
-    margin: share of the cost limit that the audit allows. extra_stages: how often the last stage may be repeated
-    while the audit is not content. repulsion: nu, weight of the forget term. forget_distance: m, squared distance
-    at which an action counts as forgotten. target_quantiles: what a conditioned policy may ask for, best first.
-    critic_steps: 0 drops the critics. warm_start: False starts from a fresh policy (an ablation).
+    coverage: share of draws that ignore preferences; without it a policy forgets what it rarely needs, such as the
+    way back from an odd start. margin: share of the cost limit that the audit allows. extra_stages: how often the
+    last stage may be repeated while the audit is not content. repulsion: nu, weight of the forget term.
+    forget_distance: m, squared distance at which an action counts as forgotten. target_quantiles: what a conditioned
+    policy may ask for, best first. critic_steps: 0 drops the critics. warm_start: False starts from a fresh policy
+    (an ablation).
     """
 
     stages: tuple[tuple[float, int], ...] = ((4.0, 300), (4.0, 200), (4.0, 200))
@@ -28,6 +30,7 @@ class SafeRuleOptions:
     extra_stages: int = 3
     batch_size: int = 256
     conditioned_batch_size: int = 256
+    coverage: float = 0.25
     forget_batch_size: int = 64
     learning_rate: float = 2e-3
     final_learning_rate: float = 1e-4

@@ -61,7 +61,7 @@ class PlainRepairer:
 
     def start_stage(self, beta: float, multiplier: float, steps: int) -> None:
         size = self.options.batch_size
-        probabilities = self.preference.probabilities(beta, multiplier)
+        probabilities = self.preference.probabilities(beta, multiplier, self.options.coverage)
         drawn = self.random.choice(len(probabilities), size=steps * size, p=probabilities)
         self.batches = list(torch.from_numpy(self.preference.rows[drawn]).split(size))
 

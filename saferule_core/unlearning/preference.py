@@ -45,12 +45,12 @@ class Preference:
     reward_advantage: np.ndarray
     risk_advantage: np.ndarray
 
-    def probabilities(self, beta: float, multiplier: float) -> np.ndarray:
-        """Return the chance of each row to be drawn: (M,), summing to 1."""
+    def probabilities(self, beta: float, multiplier: float, coverage: float = 0.0) -> np.ndarray:
+        """Return the chance of each row to be drawn: (M,), summing to 1; the share `coverage` is spread evenly."""
         exponent = beta * (self.reward_advantage - multiplier * self.risk_advantage)
         weights = np.exp(exponent - exponent.max())
         weights = np.minimum(weights, np.quantile(weights, 0.99))
-        return weights / weights.sum()
+        return (1.0 - coverage) * weights / weights.sum() + coverage / len(weights)
 
 
 def rate(evidence: Evidence, cost_limit: float, seed: int) -> Preference:
