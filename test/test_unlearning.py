@@ -12,6 +12,7 @@ from saferule_core.agents.returns import discounted_to_go
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import Cancelled, UnlearningError
 from saferule_core.unlearning import METHODS, UnlearningProblem, unlearn
+from saferule_core.unlearning.preference import Preference
 
 QUICK = {"retrain": {"steps": 40}, "finetune": {"steps": 40}, "safe_rule": {"critic_steps": 30}}
 FAMILIES = agents.algorithms()
@@ -162,3 +163,12 @@ def test_costs_that_cannot_be_learned_are_refused(problems):
     harmless = problem.retain.replace(costs=np.zeros(len(problem.retain)))
     with pytest.raises(UnlearningError, match="found no cost at all; give a robot description"):
         unlearn("safe_rule", dataclasses.replace(problem, retain=harmless, relabel=None))
+
+
+def test_the_careful_share_of_draws_looks_at_risk_and_not_at_reward():
+    preference = Preference(np.arange(4), np.array([0.0, 3.0, 0.0, 3.0]), np.array([0.0, 0.0, 2.0, 2.0]))
+    careful = preference.probabilities(beta=4.0, multiplier=0.5, coverage=1.0)
+    assert careful.sum() == pytest.approx(1.0)
+    assert careful[0] == pytest.approx(careful[1])
+    assert careful[0] > 10.0 * careful[2]
+    assert preference.probabilities(4.0, 0.5)[1] > 10.0 * preference.probabilities(4.0, 0.5)[0]

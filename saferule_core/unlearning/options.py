@@ -17,7 +17,7 @@ class SafeRuleOptions:
     """Plain policies and conditioned ones differ in their stages only: (beta, steps) in order.
 
     multiplier, multiplier_rate, multiplier_bound: first value, step of dual ascent and upper end of lambda.
-    coverage: share of draws that ignore preferences; without it a policy forgets what it rarely needs, such as the
+    coverage: share of draws that look at risk alone; without it a policy forgets what it rarely needs, such as the
     way back from an odd start. margin: share of the cost limit that the audit allows. extra_stages: how often the
     last stage may be repeated while the audit is not content. repulsion: nu, weight of the forget term.
     forget_distance: m, squared distance at which an action counts as forgotten. target_quantiles: what a conditioned

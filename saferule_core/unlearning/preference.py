@@ -46,11 +46,20 @@ class Preference:
     risk_advantage: np.ndarray
 
     def probabilities(self, beta: float, multiplier: float, coverage: float = 0.0) -> np.ndarray:
-        """Return the chance of each row to be drawn: (M,), summing to 1; the share `coverage` is spread evenly."""
-        exponent = beta * (self.reward_advantage - multiplier * self.risk_advantage)
-        weights = np.exp(exponent - exponent.max())
-        weights = np.minimum(weights, np.quantile(weights, 0.99))
-        return (1.0 - coverage) * weights / weights.sum() + coverage / len(weights)
+        """Return the chance of each row to be drawn: (M,), summing to 1.
+
+        The share `coverage` looks at risk alone, not at reward, so it is spread much more evenly.
+        """
+        caution = -multiplier * self.risk_advantage
+        preferred, careful = (_normalised(beta * merit) for merit in (self.reward_advantage + caution, caution))
+        return (1.0 - coverage) * preferred + coverage * careful
+
+
+def _normalised(exponent: np.ndarray) -> np.ndarray:
+    """Return probabilities proportional to exp(exponent), none above the 99 % quantile of the weights."""
+    weights = np.exp(exponent - exponent.max())
+    weights = np.minimum(weights, np.quantile(weights, 0.99))
+    return weights / weights.sum()
 
 
 def rate(evidence: Evidence, cost_limit: float, seed: int) -> Preference:

@@ -9,7 +9,7 @@ The dual objective, with repaired costs, solved by a few stages of warm-started 
     p_lambda ~ exp(beta (A_r - lambda A_c)) on the retained data                          keep cost under the limit
     lambda  <- clip(lambda + rate (J_c(pi) - margin kappa) / kappa)                       after every stage
 
-A quarter of the draws ignores p_lambda, so that the policy keeps its way back from odd starts.
+A quarter of the draws looks at A_c alone, so that the policy keeps its way back from odd starts.
 J_c is the cost of the policy in a learned dynamics model (the audit), kappa the cost limit. For a policy that is
 told what return to expect, lambda acts on that request instead: argmax_R J_r(R) - lambda J_c(R). What is returned
 passed the audit with a margin; if nothing did, the result says that the repair failed.
