@@ -31,7 +31,7 @@ from saferule_ros.managed_node import SPEC_PARAMETER, STORE_PARAMETER, ManagedNo
 from saferule_ros.messages import COMMAND, LATCHED, SENSOR, STATUS, make_message, message_class
 
 SWITCH_INTERVAL_S = 0.0005
-"""How long the thread that loads a policy may keep the interpreter from the ticks [s]; the default is ten times it."""
+"""How long Python lets the thread that loads a policy run before the ticks get their turn [s]; its default is 5 ms."""
 
 _STATES = {
     ControlState.RUNNING: PolicyStatus.STATE_RUNNING,

@@ -16,7 +16,7 @@ from point_logs import SIMULATION, drive
 from ros_testing import RosGraph
 from std_srvs.srv import Trigger
 
-from saferule.msg import PolicyStatus, UnlearnRequest, UnlearnResult
+from saferule.msg import CostStatus, PolicyStatus, UnlearnRequest, UnlearnResult
 from saferule.srv import ListPolicies, Rollback, SwapPolicy
 from saferule.srv import Unlearn as UnlearnService
 from saferule_core import agents
@@ -199,6 +199,26 @@ def test_swap_between_ticks_list_and_roll_back(graph, statuses, client, request_
     assert back.success, back.message
     assert back.active_id == incumbent
     assert_drives_on(graph, statuses, incumbent)
+
+
+def test_a_policy_that_breaks_its_limit_on_probation_is_rolled_back(graph, statuses, client, request_for):
+    """The test speaks as the cost monitor; the incumbent was safe in validation, so it drives again by itself."""
+    incumbent = statuses[-1].policy_id
+    result = client.repair(request_for(), lambda _feedback: None)
+    assert result.status == UnlearnResult.STATUS_SWAPPED, result.message
+    graph.wait_until(lambda: statuses[-1].policy_id == result.candidate_id, "the candidate to drive")
+    monitor = graph.node.create_publisher(CostStatus, "cost_status", 10)
+    verdict = CostStatus(
+        policy_id=result.candidate_id, completed_episodes=2, mean_episode_cost=50.0, violation_confirmed=True
+    )
+
+    def rolled_back():
+        monitor.publish(verdict)
+        return statuses[-1].policy_id == incumbent
+
+    graph.wait_until(rolled_back, "the incumbent to drive again")
+    listed = "unlearning_server/list_policies"
+    graph.wait_until(lambda: graph.call(ListPolicies, listed).active_id == incumbent, "the store to follow")
 
 
 def test_hold_and_resume(graph, statuses):

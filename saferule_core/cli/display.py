@@ -54,35 +54,42 @@ class Display:
         print(f"{prefix}: {message}", file=sys.stderr, flush=True)
 
 
-class PlainDisplay(Display):
-    """A line when a phase begins, and every few seconds within it."""
+class _PacedDisplay(Display):
+    """Reports when a phase begins or ends, and at most every `interval_s` seconds within it."""
+
+    interval_s: float
 
     def __init__(self, verb: str) -> None:
         super().__init__(verb)
-        self.progress = self._show
+        self.progress = self._pace
         self._phase, self._next = "", 0.0
 
-    def _show(self, phase: str, fraction: float, message: str = "", **losses: float) -> None:
+    def _pace(self, phase: str, fraction: float, message: str = "", **losses: float) -> None:
         now = time.monotonic()
         if phase == self._phase and now < self._next and fraction < 1.0:
             return
-        self._phase, self._next = phase, now + _PLAIN_INTERVAL
+        self._phase, self._next = phase, now + self.interval_s
+        self._show(phase, fraction, message, losses)
+
+    def _show(self, phase: str, fraction: float, message: str, losses: Mapping[str, float]) -> None:
+        raise NotImplementedError
+
+
+class PlainDisplay(_PacedDisplay):
+    """A line when a phase begins, and every few seconds within it."""
+
+    interval_s = _PLAIN_INTERVAL
+
+    def _show(self, phase: str, fraction: float, message: str, losses: Mapping[str, float]) -> None:
         print(f"{fraction:4.0%}  {_line(phase, message, losses)}", file=sys.stderr, flush=True)
 
 
-class JsonDisplay(Display):
+class JsonDisplay(_PacedDisplay):
     """One JSON object per line on stdout."""
 
-    def __init__(self, verb: str) -> None:
-        super().__init__(verb)
-        self.progress = self._show
-        self._phase, self._next = "", 0.0
+    interval_s = _JSON_INTERVAL
 
-    def _show(self, phase: str, fraction: float, message: str = "", **losses: float) -> None:
-        now = time.monotonic()
-        if phase == self._phase and now < self._next and fraction < 1.0:
-            return
-        self._phase, self._next = phase, now + _JSON_INTERVAL
+    def _show(self, phase: str, fraction: float, message: str, losses: Mapping[str, float]) -> None:
         self._write("progress", phase=phase, fraction=fraction, message=message, losses=losses)
 
     def result(self, facts: Mapping[str, Any], text: str) -> None:

@@ -20,9 +20,6 @@ from saferule_core.progress import Progress, silent
 from saferule_core.sim.workers import run_jobs
 from saferule_core.spec import RobotSpec
 
-BACKGROUND = 19
-"""`nice` of work that must not disturb a running robot."""
-
 
 @dataclass(frozen=True, eq=False)
 class EpisodeRecord:
@@ -54,7 +51,7 @@ def run_episodes(
         policy: directory of a policy bundle, or "module:function" where function(spec) returns a callable from
             observation (obs_dim,) float32 to action (action_dim,) in [-1, 1].
         workers: number of processes.
-        nice: how much to lower their priority, 0 to 19; `BACKGROUND` next to a running robot.
+        nice: how much to lower their priority, 0 to 19; 19 next to a running robot.
         progress: called as `phase` with the fraction of episodes that are done; may raise `Cancelled`.
 
     Raises:
