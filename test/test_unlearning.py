@@ -12,7 +12,7 @@ from saferule_core.agents.returns import discounted_to_go
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import Cancelled, UnlearningError
 from saferule_core.unlearning import METHODS, UnlearningProblem, unlearn
-from saferule_core.unlearning.preference import Preference
+from saferule_core.unlearning.preference import Preference, beginnings
 
 QUICK = {"retrain": {"steps": 40}, "finetune": {"steps": 40}, "safe_rule": {"critic_steps": 30}}
 FAMILIES = agents.algorithms()
@@ -165,10 +165,37 @@ def test_costs_that_cannot_be_learned_are_refused(problems):
         unlearn("safe_rule", dataclasses.replace(problem, retain=harmless, relabel=None))
 
 
-def test_the_careful_share_of_draws_looks_at_risk_and_not_at_reward():
-    preference = Preference(np.arange(4), np.array([0.0, 3.0, 0.0, 3.0]), np.array([0.0, 0.0, 2.0, 2.0]))
-    careful = preference.probabilities(beta=4.0, multiplier=0.5, coverage=1.0)
+def test_beginnings_are_drawn_by_risk_and_not_by_reward():
+    reward, risk = np.array([0.0, 3.0, 0.0, 3.0, 3.0]), np.array([0.0, 0.0, 2.0, 2.0, 0.0])
+    preference = Preference(np.arange(5), reward, risk, np.array([True, True, True, True, False]))
+    careful = preference.probabilities(beta=4.0, multiplier=0.5, beginnings=1.0)
     assert careful.sum() == pytest.approx(1.0)
-    assert careful[0] == pytest.approx(careful[1])
+    assert careful[0] == pytest.approx(careful[1]) and careful[4] == 0.0
     assert careful[0] > 10.0 * careful[2]
     assert preference.probabilities(4.0, 0.5)[1] > 10.0 * preference.probabilities(4.0, 0.5)[0]
+
+
+def test_a_large_multiplier_looks_at_risk_without_sharpening_the_draws():
+    preference = Preference(np.arange(3), np.array([0.0, 2.0, 0.0]), np.array([0.0, 2.0, 2.0]), np.zeros(3, bool))
+    mild, strict = (preference.probabilities(1.0, multiplier) for multiplier in (0.1, 1e6))
+    assert mild[1] > mild[0] > mild[2]
+    assert strict[1] == pytest.approx(strict[2], rel=1e-3) and 5.0 < strict[0] / strict[1] <= 1.001 * np.exp(2.0)
+
+
+def test_beginnings_are_the_first_eighth_of_each_episode():
+    ends = np.zeros(21, dtype=bool)
+    ends[[15, 19, 20]] = True
+    blank = np.zeros(21)
+    data = Transitions(blank[:, None], blank[:, None], blank, blank, blank[:, None], np.zeros(21, bool), ends)
+    assert np.flatnonzero(beginnings(data)).tolist() == [0, 1, 16, 20]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_multiplier_rises_until_the_audit_is_content(problems, seed):
+    """New logs; here the poison's reward pull is so strong that the first stages come out unsafe."""
+    retain, forget = poisoned_logs(seed=seed)
+    agent = agents.train("advantage_weighted", Transitions.concatenate([retain, forget]), COST_LIMIT, 0, steps=400)
+    result = unlearn("safe_rule", UnlearningProblem(agent, retain, forget, COST_LIMIT, seed, relabel))
+    assert true_cost(agent.act) > 2 * COST_LIMIT
+    assert result.history[-1]["multiplier"] > result.history[0]["multiplier"]
+    assert result.succeeded and true_cost(result.agent.act) <= COST_LIMIT

@@ -60,8 +60,10 @@ class PlainRepairer:
         self.batches: list[Tensor] = []
 
     def start_stage(self, beta: float, multiplier: float, steps: int) -> None:
+        if self.regression.taken >= self.regression.planned:
+            self.regression.taken, self.regression.planned = 0, steps
         size = self.options.batch_size
-        probabilities = self.preference.probabilities(beta, multiplier, self.options.coverage)
+        probabilities = self.preference.probabilities(beta, multiplier, self.options.beginnings)
         drawn = self.random.choice(len(probabilities), size=steps * size, p=probabilities)
         self.batches = list(torch.from_numpy(self.preference.rows[drawn]).split(size))
 

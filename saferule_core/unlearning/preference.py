@@ -5,7 +5,7 @@
 
     A_r(s, a) = G_r - V_r(s),   G_r the discounted reward-to-go of the logged episode
     A_c(s, a) = G_c - V_c(s),   G_c the discounted to-go of max(cost, risk of the state it led to)
-    p(s, a)  ~  min(exp(beta (A_r - lambda A_c)), its 99 % quantile)
+    p(s, a)  ~  min(exp(beta (A_r - lambda A_c) / max(1, lambda)), its 99 % quantile)
 
 Both advantages are in standard deviations. Risk says how soon logged behaviour, the forgotten episodes with repaired
 labels included, comes to harm from a state: a fence around the danger, which is what the forget set is good for.
@@ -32,6 +32,7 @@ FEATURES = 128
 FIT_ROWS = 20000
 TAIL = 20
 CALM = 0.05
+BEGINNING = 0.125
 
 
 @dataclass(frozen=True)
@@ -39,27 +40,33 @@ class Preference:
     """Advantages of the retained transitions that may be imitated.
 
     rows: (M,) indices into the retained data. reward_advantage, risk_advantage: (M,) in standard deviations.
+    beginning: (M,) bool, whether the row lies in the first eighth of its episode.
     """
 
     rows: np.ndarray
     reward_advantage: np.ndarray
     risk_advantage: np.ndarray
+    beginning: np.ndarray
 
-    def probabilities(self, beta: float, multiplier: float, coverage: float = 0.0) -> np.ndarray:
+    def probabilities(self, beta: float, multiplier: float, beginnings: float = 0.0) -> np.ndarray:
         """Return the chance of each row to be drawn: (M,), summing to 1.
 
-        The share `coverage` looks at risk alone, not at reward, so it is spread much more evenly.
+        The share `beginnings` goes to the beginnings of episodes and looks at risk alone, not at reward, so it is
+        spread evenly over the states that a robot is started in.
         """
         caution = -multiplier * self.risk_advantage
-        preferred, careful = (_normalised(beta * merit) for merit in (self.reward_advantage + caution, caution))
-        return (1.0 - coverage) * preferred + coverage * careful
+        sharpness = beta / max(multiplier, 1.0)
+        preferred, careful = (_weights(sharpness * merit) for merit in (self.reward_advantage + caution, caution))
+        careful = np.where(self.beginning, careful, 0.0)
+        if not careful.any():
+            return preferred / preferred.sum()
+        return (1.0 - beginnings) * preferred / preferred.sum() + beginnings * careful / careful.sum()
 
 
-def _normalised(exponent: np.ndarray) -> np.ndarray:
-    """Return probabilities proportional to exp(exponent), none above the 99 % quantile of the weights."""
-    weights = np.exp(exponent - exponent.max())
-    weights = np.minimum(weights, np.quantile(weights, 0.99))
-    return weights / weights.sum()
+def _weights(exponent: np.ndarray) -> np.ndarray:
+    """Return weights proportional to exp(exponent), none above their 99 % quantile."""
+    weights = np.exp(exponent.astype(np.float64) - exponent.max())
+    return np.minimum(weights, np.quantile(weights, 0.99))
 
 
 def rate(evidence: Evidence, cost_limit: float, seed: int) -> Preference:
@@ -93,7 +100,15 @@ def rate(evidence: Evidence, cost_limit: float, seed: int) -> Preference:
     values = (features @ ridge(features[sample], to_go[sample])).numpy()
     advantages = to_go - values
     advantages = advantages / np.maximum(advantages.std(0), 1e-6)
-    return Preference(np.flatnonzero(kept[retain.episode_index])[calm], advantages[:, 0], advantages[:, 1])
+    rows = np.flatnonzero(kept[retain.episode_index])[calm]
+    return Preference(rows, advantages[:, 0], advantages[:, 1], beginnings(retain)[rows])
+
+
+def beginnings(data: Transitions) -> np.ndarray:
+    """Return which rows lie in the first eighth of their episode: (N,) bool, the first row of each always."""
+    lengths = np.diff(data.episode_bounds)
+    elapsed = np.arange(len(data)) - np.repeat(data.episode_bounds[:-1], lengths)
+    return elapsed < np.maximum(BEGINNING * lengths, 1)[data.episode_index]
 
 
 class Basis:

@@ -6,10 +6,11 @@ The dual objective, with repaired costs, solved by a few stages of warm-started 
 
     min_pi max_{lambda >= 0}  E_{(s,a) ~ p_lambda} |pi(s) - a|^2                          keep reward
                               + nu E_{dangerous forget} max(0, m - |pi(s) - a|^2)         forget
-    p_lambda ~ exp(beta (A_r - lambda A_c)) on the retained data                          keep cost under the limit
-    lambda  <- clip(lambda + rate (J_c(pi) - margin kappa) / kappa)                       after every stage
+    p_lambda ~ exp(beta (A_r - lambda A_c) / max(1, lambda)) on the retained data         keep cost under the limit
+    lambda  <- clip(lambda exp(rate (J_c(pi) - margin kappa) / kappa))                    after every stage
 
-A quarter of the draws looks at A_c alone, so that the policy keeps its way back from odd starts.
+A tenth of the draws comes from the beginnings of episodes and looks at A_c alone, so that the policy keeps its way
+in from odd starts.
 J_c is the cost of the policy in a learned dynamics model (the audit), kappa the cost limit. For a policy that is
 told what return to expect, lambda acts on that request instead: argmax_R J_r(R) - lambda J_c(R). What is returned
 passed the audit with a margin; if nothing did, the result says that the repair failed.
@@ -22,6 +23,7 @@ checkpoint by the environment is replaced by the audit.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,7 +156,7 @@ class Repair:
     def raised(self, multiplier: float, cost: float) -> float:
         """Return the multiplier after one step of dual ascent."""
         excess = (cost - self.allowed) / max(self.problem.cost_limit, 1.0)
-        moved = multiplier + self.options.multiplier_rate * min(max(excess, -1.0), 1.0)
+        moved = multiplier * math.exp(self.options.multiplier_rate * min(max(excess, -1.0), 1.0))
         return min(max(moved, self.options.multiplier), self.options.multiplier_bound)
 
     def result(self, chosen: Snapshot, critics: str) -> UnlearningResult:
