@@ -104,3 +104,18 @@ def test_to_go_restarts_with_every_episode_and_continues_the_tail():
     np.testing.assert_allclose(discounted_to_go(data, values, 0.5), [2.0, 2.0, 6.25, 6.5, 5.0])
     np.testing.assert_allclose(discounted_to_go(data, values, 0.5, tail=1)[:2], [3.0, 4.0])  # goes on at 2
     np.testing.assert_allclose(discounted_to_go(data, values, 0.5, tail=1)[2:], [6.25, 6.5, 5.0])  # terminated
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_action_distance_is_that_of_the_deployed_policy(algorithm, logs):
+    agent = agents.train(algorithm, logs, COST_LIMIT, seed=0, steps=5)
+    expected = np.square(agent.act(logs.observations) - logs.actions).sum(1)
+    np.testing.assert_allclose(agent.action_distance(logs), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_actor_inputs_carry_a_gradient(algorithm, logs):
+    agent = agents.train(algorithm, logs, COST_LIMIT, seed=0, steps=5)
+    rows = torch.tensor([0, 5, 9])
+    agent.actor(*agent.inputs(logs).batch(rows)).square().sum().backward()
+    assert len(agent.inputs(logs)) == len(logs) and any(w.grad is not None for w in agent.actor.parameters())

@@ -72,6 +72,10 @@ class AdvantageWeighted(Agent):
             module.normaliser.fit(observations)
         self.modules()["reward_value"].unit.fill_(max(float(data.rewards.std()), 1e-6))
 
+    @property
+    def reward_unit(self) -> float:
+        return float(self.modules()["reward_value"].unit) if self.has("reward_value") else 1.0
+
     def learner(self, data: Transitions, seed: int, config: AdvantageWeightedConfig) -> AdvantageWeightedLearner:
         return AdvantageWeightedLearner(self, data, seed, config)
 

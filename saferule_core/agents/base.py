@@ -13,11 +13,12 @@ import copy
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from saferule_core.agents.networks import evaluate
 from saferule_core.data.transitions import Transitions
@@ -25,6 +26,24 @@ from saferule_core.errors import DataError, SaferuleError
 from saferule_core.progress import Progress, silent
 
 REPORT_EVERY = 20
+DISTANCE_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class ActorInputs:
+    """What an actor is told at each logged step: `actor(*inputs.batch(rows))` proposes actions, with a gradient.
+
+    columns: tensors with one row per step; observations alone, or observations and contexts.
+    """
+
+    columns: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Return the inputs of some steps; rows: (B,) int64."""
+        return tuple(column.index_select(0, rows) for column in self.columns)
 
 
 class Learner(Protocol):
@@ -38,8 +57,14 @@ class Agent:
     """A trained policy with everything that unlearning may use.
 
     Subclasses set `algorithm` and `Config`, make their modules in `make_modules`, prepare them for data in
-    `prepare`, and return their training step in `learner`.
-    `actor` maps observations (N, obs_dim) to actions in [-1, 1]; other modules (critics) are optional.
+    `prepare`, and return their training step in `learner`. This is all that unlearning knows of an agent:
+
+    actor             observations (N, obs_dim) -> actions in [-1, 1]; with more arguments for a conditioned policy
+    inputs            what `actor` is told at each logged step, as logged or as deployed
+    action_distance   how far the deployed policy is from logged actions
+    learner           the agent's own training step, from its present weights on
+    reward_critic,    Q(s, a), ensembles that return (members, N), or None: "reward_critic" in multiples of
+    cost_critic       `reward_unit`, "cost_critic" in cost, both discounted by `config.discount`
     """
 
     algorithm: ClassVar[str]
@@ -69,6 +94,41 @@ class Agent:
 
     def aim(self, data: Transitions, contexts: np.ndarray, quantile: float) -> None:
         """Set what a conditioned actor asks for once deployed to a quantile of what safe episodes in `data` gave."""
+
+    def inputs(self, data: Transitions, deployed: bool = False) -> ActorInputs:
+        """Return what `actor` is told at each step of `data`.
+
+        deployed: with what the deployed policy asks for, instead of what each logged episode really gave.
+        """
+        columns = (torch.from_numpy(data.observations),)
+        contexts = None if deployed else self.contexts(data)
+        return ActorInputs(columns if contexts is None else (*columns, torch.from_numpy(contexts)))
+
+    def action_distance(self, data: Transitions) -> np.ndarray:
+        """Return |pi(s) - a|^2 of the deployed policy and the logged actions, per step: (N,) float32."""
+        inputs = self.inputs(data, deployed=True)
+        actions = torch.from_numpy(data.actions)
+        with torch.no_grad():
+            parts = [
+                (self.actor(*inputs.batch(rows)) - actions[rows]).square().sum(1)
+                for rows in torch.arange(len(inputs)).split(DISTANCE_ROWS)
+            ]
+        return torch.cat(parts).numpy()
+
+    @property
+    def reward_critic(self) -> nn.Module | None:
+        """The action value of reward, (observations, actions) -> (members, N), or None."""
+        return self._modules.get("reward_critic")
+
+    @property
+    def cost_critic(self) -> nn.Module | None:
+        """The action value of cost, (observations, actions) -> (members, N), or None."""
+        return self._modules.get("cost_critic")
+
+    @property
+    def reward_unit(self) -> float:
+        """Reward per unit of `reward_critic`."""
+        return 1.0
 
     def fit(self, data: Transitions, seed: int, progress: Progress) -> None:
         """Train for the configuration's number of steps."""
