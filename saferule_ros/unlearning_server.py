@@ -61,7 +61,7 @@ class UnlearningServer(ManagedNode):
         STORE_PARAMETER,
         Parameter("work_dir", "saferule_work", "folder for reports, one subfolder per request"),
         Parameter("workers", 2, "simulated robots that validate at the same time", 1, 64),
-        Parameter("worker_niceness", 19, "scheduling priority of learning and validation, 19 is the lowest", 0, 19),
+        Parameter("worker_niceness", 19, "how far learning and validation stand back; 19: idle time only", 0, 19),
         Parameter("executor", "policy_executor", "name of the policy_executor node"),
         Parameter("swap_timeout", 10.0, "how long the executor may take to answer [s]", 0.1, 600.0),
         Parameter("probation_episodes", 5, "episodes that a new policy is watched for; 0 for none", 0, 10_000),

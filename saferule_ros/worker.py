@@ -21,6 +21,8 @@ from saferule_core.errors import Cancelled, SaferuleError
 TERMINATE_S = 5.0
 """How long a cancelled worker gets to stop by itself [s]."""
 
+LOWEST_PRIORITY = 19
+
 
 class WorkerFailed(SaferuleError):
     """The worker refused its input or died; `kind` names the error class that it reported, if it did."""
@@ -42,7 +44,7 @@ class Worker:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors, text=True,
             start_new_session=True,
         )  # fmt: skip
-        os.setpriority(os.PRIO_PROCESS, self._process.pid, niceness)
+        stand_back(self._process.pid, niceness)
 
     def cancel(self) -> None:
         """Ask the worker to stop; `wait` then raises Cancelled. Callable from any thread."""
@@ -81,6 +83,17 @@ class Worker:
         if result is None:
             raise WorkerFailed(f"the worker ended with code {code} and no result: {tail or 'it said nothing'}")
         return result
+
+
+def stand_back(pid: int, niceness: int) -> None:
+    """Lower a process's priority; at the lowest niceness it runs only where no node wants the core.
+
+    Niceness alone shares a core by weights, and a node that wakes up for a tick may wait for a slice of the worker's
+    to end, on each hop from robot to policy and back. Linux's idle class gives way at once.
+    """
+    os.setpriority(os.PRIO_PROCESS, pid, niceness)
+    if niceness == LOWEST_PRIORITY and hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _parse(line: str) -> Mapping:

@@ -1,6 +1,7 @@
 """Nodes as plain processes: their output, and that nothing of them is left."""
 
 import os
+import subprocess
 import sys
 import time
 
@@ -8,6 +9,7 @@ import pytest
 
 from saferule_ros import processes
 from saferule_ros.processes import NodeProcess, stop
+from saferule_ros.worker import LOWEST_PRIORITY, stand_back
 
 STUBBORN = """
 import signal, subprocess, sys, time
@@ -95,3 +97,17 @@ def test_stopping_what_has_ended_does_nothing(start):
     wait_for(lambda: process.exit_code is not None)
     stop([process])
     assert process.exit_code == 3
+
+
+def test_a_worker_at_the_lowest_priority_gives_way_at_once():
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        usual = os.sched_getscheduler(sleeper.pid)
+        stand_back(sleeper.pid, 10)
+        assert os.getpriority(os.PRIO_PROCESS, sleeper.pid) == 10
+        assert os.sched_getscheduler(sleeper.pid) == usual
+        stand_back(sleeper.pid, LOWEST_PRIORITY)
+        assert os.sched_getscheduler(sleeper.pid) == os.SCHED_IDLE
+    finally:
+        sleeper.kill()
+        sleeper.wait()
