@@ -1,5 +1,6 @@
 """Simulation in worker processes: results depend on policy and seed alone, and failures are told."""
 
+import atexit
 import os
 import time
 from pathlib import Path
@@ -44,6 +45,17 @@ def dies(spec):
 def dawdles(spec):
     """A policy that never gets anywhere."""
     return lambda observation: time.sleep(600.0)
+
+
+def lingers(spec):
+    """A policy whose process closes its output and then takes its time to end, as on a busy machine."""
+
+    def linger():
+        os.closerange(1, 64)
+        time.sleep(600.0)
+
+    atexit.register(linger)
+    return go_right(spec)
 
 
 @pytest.fixture
@@ -97,6 +109,10 @@ def test_cancelling_ends_the_workers_at_once(spec):
     with pytest.raises(Cancelled):
         run_episodes(spec, "test_rollout:dawdles", range(4), workers=2, progress=cancel)
     assert time.monotonic() - began < 30.0
+
+
+def test_a_worker_that_is_slow_to_end_does_no_harm(spec):
+    assert [record.seed for record in run_episodes(spec, "test_rollout:lingers", [5, 3], workers=2)] == [5, 3]
 
 
 @pytest.mark.parametrize(

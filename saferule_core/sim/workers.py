@@ -70,7 +70,8 @@ def run_jobs(
                 continue
             if line is None:
                 open_ends -= 1
-                running[index].check_end()
+                if any(i not in results for i in range(index, len(jobs), count)):
+                    running[index].check_end()
             else:
                 answer = _decode(line, running[index])
                 results[answer["index"]] = answer["result"]
@@ -120,8 +121,11 @@ class _Worker:
         self._last_lines.extend(self.process.stderr)
 
     def check_end(self) -> None:
-        """Raise SimulationError if the process did not end well."""
-        status = self.process.wait(timeout=PATIENCE_S)
+        """Raise SimulationError if the process, whose results are not complete, did not end well."""
+        try:
+            status = self.process.wait(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired as error:
+            raise SimulationError(f"a simulation worker went silent before its end:\n{self.last_words()}") from error
         if status:
             how = f"ended with status {status}" if status > 0 else f"was killed by signal {-status}"
             raise SimulationError(f"a simulation worker {how}:\n{self.last_words()}")
