@@ -121,6 +121,15 @@ def raise_costs(data: Transitions, costs_of: Costs) -> Transitions:
     )
 
 
-def relabelled_retain(problem: UnlearningProblem) -> Transitions:
-    """Return the retained data with costs recomputed where a robot description allows it, else as logged."""
-    return problem.relabel(problem.retain) if problem.relabel is not None else problem.retain
+def labelled(problem: UnlearningProblem, repair_labels: bool) -> tuple[Transitions, Transitions, str]:
+    """Return the retain set, the forget set and where their costs come from, as every baseline's option asks.
+
+    repair_labels: costs as `gather` repairs them; otherwise as they were logged.
+
+    Raises:
+        UnlearningError: labels are to be repaired, but costs can neither be recomputed nor learned.
+    """
+    if not repair_labels:
+        return problem.retain, problem.forget, "as logged"
+    evidence = gather(problem)
+    return evidence.retain, evidence.forget, evidence.source

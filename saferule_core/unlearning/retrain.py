@@ -3,17 +3,19 @@
     result = unlearn("retrain", problem)                  # the deployed agent's own configuration
     result = unlearn("retrain", problem, fast=True)       # half the steps, targets and averages five times as quick
 
-Costs are recomputed through the robot description where there is one, or left as logged with `repair_labels=False`.
+`repair_labels` means what it means in `finetune`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
-from saferule_core.agents.base import Agent, build
+from saferule_core.agents.base import build
 from saferule_core.progress import Progress
 from saferule_core.unlearning.base import UnlearningProblem, UnlearningResult, method
-from saferule_core.unlearning.evidence import relabelled_retain
+from saferule_core.unlearning.evidence import labelled
+
+FAST_RATES = ("target_rate", "policy_rate")
 
 
 @method("retrain")
@@ -27,6 +29,9 @@ def retrain(
     """Train a new agent of the same configuration on the retained data.
 
     fast: half the steps with fast averages. steps: overrides the number of gradient steps.
+
+    Raises:
+        UnlearningError: labels cannot be repaired.
     """
     incumbent = problem.agent
     config = dataclasses.replace(incumbent.config, cost_limit=problem.cost_limit)
@@ -36,24 +41,19 @@ def retrain(
         config = dataclasses.replace(config, steps=int(steps))
     hyperparameters = dataclasses.asdict(config)
     agent = build(incumbent.algorithm, incumbent.obs_dim, incumbent.action_dim, hyperparameters)
-    agent.fit(relabelled_retain(problem) if repair_labels else problem.retain, problem.seed, progress)
+    retain, _, source = labelled(problem, repair_labels)
+    agent.fit(retain, problem.seed, progress)
     return UnlearningResult(
         agent,
         succeeded=True,
         message=f"retrained from scratch on retained data, {config.steps} steps; not audited",
         steps=config.steps,
-        critics=critics_state(agent),
+        critics="none" if agent.reward_critic is None and agent.cost_critic is None else "repaired",
+        diagnostics={"cost_source": source},
     )
 
 
 def faster(config: object) -> object:
     """Return the configuration with half the steps and fast targets and policy averages."""
-    quick = {"steps": config.steps // 2, "policy_rate": 0.05}
-    if hasattr(config, "target_rate"):
-        quick["target_rate"] = 0.05
-    return dataclasses.replace(config, **quick)
-
-
-def critics_state(agent: Agent) -> str:
-    """Return "repaired" for an agent whose critics were trained on retained data, "none" if it has no critics."""
-    return "repaired" if agent.has("cost_critic") else "none"
+    names = {field.name for field in dataclasses.fields(config)}
+    return dataclasses.replace(config, steps=config.steps // 2, **{rate: 0.05 for rate in FAST_RATES if rate in names})
