@@ -14,7 +14,17 @@ from saferule_core.errors import Cancelled, UnlearningError
 from saferule_core.unlearning import METHODS, UnlearningProblem, unlearn
 from saferule_core.unlearning.preference import Preference, beginnings
 
-QUICK = {"retrain": {"steps": 40}, "finetune": {"steps": 40}, "safe_rule": {"critic_steps": 30}}
+PHASES = {"steps": 40, "critic_steps": 20}
+QUICK = {
+    "retrain": {"steps": 40},
+    "finetune": {"steps": 40},
+    "random_reward": {"steps": 40},
+    "gradient_ascent": PHASES,
+    "trajdeleter": PHASES,
+    "paper": PHASES,
+    "paper_fixed": PHASES,
+    "safe_rule": {"critic_steps": 30, "stages": ((4.0, 40),), "conditioned_stages": ((0.0, 40),), "extra_stages": 0},
+}
 FAMILIES = agents.algorithms()
 
 
@@ -23,10 +33,9 @@ def problems():
     """One problem per agent family, with an agent that learned from the poison."""
     retain, forget = poisoned_logs()
     poisoned = Transitions.concatenate([retain, forget])
-    steps = {"advantage_weighted": 400, "return_conditioned": 400}
     return {
         family: UnlearningProblem(
-            agents.train(family, poisoned, COST_LIMIT, 0, steps=steps[family]), retain, forget, COST_LIMIT, 0, relabel
+            agents.train(family, poisoned, COST_LIMIT, 0, steps=400), retain, forget, COST_LIMIT, 0, relabel
         )
         for family in FAMILIES
     }
@@ -53,7 +62,7 @@ def test_same_seed_same_weights_and_the_input_is_untouched(problems, method, fam
     assert equal(weights(first.agent), weights(second.agent)) and not equal(weights(first.agent), before)
     assert equal(weights(problem.agent), before) and problem.retain.digest() == retained
     assert first.agent is not problem.agent and first.seconds > 0 and first.steps > 0 and first.message
-    assert first.critics == ("none" if family == "return_conditioned" else "repaired")
+    assert first.critics == ("none" if problem.agent.cost_critic is None else "repaired")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -85,6 +94,19 @@ def test_impossible_requests_are_refused(problems, method):
         unlearn(method, dataclasses.replace(problem, retain=nothing))
     with pytest.raises(UnlearningError, match="covers all 60 retained episodes"):
         unlearn(method, dataclasses.replace(problem, retain=everything, forget=everything))
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"safe_rule"}))
+def test_repaired_labels_mean_the_same_in_every_baseline(problems, method):
+    problem = problems["return_conditioned"]
+    described, learned = problem, dataclasses.replace(problem, relabel=None)
+    quick = {**QUICK[method], "steps": 2}
+    assert unlearn(method, described, **quick).diagnostics["cost_source"] == "robot description"
+    assert unlearn(method, learned, **quick).diagnostics["cost_source"] == "learned cost model"
+    assert unlearn(method, learned, **quick, repair_labels=False).diagnostics["cost_source"] == "as logged"
+    harmless = dataclasses.replace(learned, retain=problem.retain.replace(costs=np.zeros(len(problem.retain))))
+    with pytest.raises(UnlearningError, match="found no cost at all; give a robot description"):
+        unlearn(method, harmless, **quick)
 
 
 def test_unknown_names_are_refused(problems):

@@ -57,6 +57,7 @@ def fitted(
     critic = Critic(data.obs_dim, data.action_dim)
     critic.normaliser.fit(torch.from_numpy(data.observations))
     to_go = discounted_to_go(data, values, discount, TAIL)
+    nn.init.constant_(critic.layers[-1].bias, float(to_go.mean()))
     table = torch.from_numpy(np.concatenate([data.observations, data.actions, to_go[:, None]], axis=1))
     widths = [data.obs_dim, data.action_dim, 1]
     generator = torch.Generator().manual_seed(seed)

@@ -3,33 +3,36 @@
     result = unlearn("trajdeleter", problem, steps=800)
 
     forgetting    in turns of equal length: the agent's own training step on the retained data, and, on the forget set,
-                  min_Q  E_forget (Q_r(s, a) - (-nu r + gamma Q_r'(s', pi(s'))))^2,   max_pi  E_forget Q_r(s, pi(s))
+                  min_Q  E_forget (Q_r(s, a) + nu G_r)^2,   max_pi  E_forget Q_r(s, pi(s))
     convergence   the agent's own training step on the retained data
 
-nu is `forget_weight`. With rewards turned round, the critic learns that what was done in the forget set is the worst
-to do there, and the policy moves away from it. Source: arXiv 2404.12530 and the code released with it
-(2019ChenGong/TrajDeleter, stage 1: negated rewards, 1,000 steps in turn; 8,000 + 2,000 steps). Left out: stage 2 there
-also pulls critics, with weight 0.1, towards targets of the original agent, which here is the poisoned one. It knows
-no cost: the cost critic and the constraint are left to the agent's own steps.
+G_r is the discounted reward-to-go as logged, nu `forget_weight`. With rewards turned round, the critic learns that
+what was done in the forget set is the worst to do there, and the policy moves away from it. It knows no cost: the
+cost critic and the constraint are left to the agent's own steps.
+
+Source: arXiv 2404.12530 and the code released with it, 2019ChenGong/TrajDeleter (stage 1: negated rewards, 1,000 steps
+in turn; 8,000 + 2,000 steps). Two differences: its temporal-difference targets became returns, for with a policy that
+maximises Q freely they ran away upwards; and stage 2 there also pulls critics, with weight 0.1, towards targets of the
+original agent, which here is the poisoned one.
 """
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 
-from saferule_core.agents.networks import move_towards
+from saferule_core.agents.returns import discounted_to_go
 from saferule_core.progress import Progress, within
 from saferule_core.unlearning.base import UnlearningProblem, UnlearningResult, method
-from saferule_core.unlearning.contrast import Logged
+from saferule_core.unlearning.contrast import BATCH_SIZE
 from saferule_core.unlearning.convergence import converge
 from saferule_core.unlearning.fitted_critics import critics_of
 from saferule_core.unlearning.phases import PhaseOptions, Setting, parse, taken, two_phases
 
 DEFAULTS = PhaseOptions()
 TURNS = 4
+TAIL = 20
 
 
 @method("trajdeleter")
@@ -46,9 +49,12 @@ class Devaluation:
         self.setting, options = setting, setting.options
         agent, seed = setting.agent, setting.problem.seed
         self.critics = critics_of(agent, setting.retain, seed, options.critic_steps, progress)
-        forget = setting.forget.replace(rewards=-options.forget_weight * setting.forget.rewards)
-        self.forget = Logged(agent, forget, self.critics.unit, seed + 1)
-        self.target = copy.deepcopy(self.critics.reward)  # brought up to date at every turn
+        forget = setting.forget
+        rewards = -options.forget_weight * forget.rewards / self.critics.unit
+        self.worth = torch.from_numpy(discounted_to_go(forget, rewards, self.critics.discount, TAIL))
+        self.observations, self.actions = torch.from_numpy(forget.observations), torch.from_numpy(forget.actions)
+        self.inputs = agent.inputs(forget, deployed=True)
+        self.generator = torch.Generator().manual_seed(seed + 1)
         self.critic_optimiser = torch.optim.Adam(self.critics.reward.parameters(), lr=options.learning_rate)
         self.actor_optimiser = torch.optim.Adam(agent.actor.parameters(), lr=options.learning_rate)
 
@@ -62,23 +68,19 @@ class Devaluation:
             if keeping:
                 problem, kept = setting.problem, within(part, 0.0, 0.5)
                 converge(setting.agent, problem, setting.retain, keeping, rates, kept, turn + 1)
-            self.target.load_state_dict(self.critics.reward.state_dict())
             history += taken(self.devalue, devaluing, within(part, 0.5, 1.0))
         return history
 
     def devalue(self) -> dict[str, float]:
         """Take one step on a batch of the forget set."""
-        setting, critic = self.setting, self.critics.reward
-        batch, actor = self.forget.draw(), self.setting.agent.actor
-        with torch.no_grad():
-            ahead = self.target(batch.following, actor(*batch.following_inputs)).amin(0)
-            wanted = batch.rewards + self.critics.discount * batch.alive * ahead
-        critic_loss = (critic(batch.observations, batch.actions) - wanted).square().mean()
+        rows = torch.randint(len(self.worth), (BATCH_SIZE,), generator=self.generator)
+        observations, critic = self.observations.index_select(0, rows), self.critics.reward
+        errors = critic(observations, self.actions.index_select(0, rows)) - self.worth.index_select(0, rows)
+        critic_loss = errors.square().mean()
         self.critic_optimiser.zero_grad()
         critic_loss.backward()
         self.critic_optimiser.step()
-        move_towards(self.target, critic, setting.options.target_rate)
-        value = critic(batch.observations, actor(*batch.inputs)).amin(0).mean()
+        value = critic(observations, self.setting.agent.actor(*self.inputs.batch(rows))).amin(0).mean()
         self.actor_optimiser.zero_grad()
         (-value).backward()
         self.actor_optimiser.step()
