@@ -1,0 +1,84 @@
+"""The page of results, rendered from the JSON lines alone.
+
+    write_report(plan, Results(folder).lines(), Path("docs/RESULTS.md"), preset="standard")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.unlearning.claims import claims
+from benchmarks.unlearning.grid import Plan
+from benchmarks.unlearning.plots import draw
+from benchmarks.unlearning.runs import Line, Runs
+from benchmarks.unlearning.tables import claims_table, driving_table, failures_list, memory_table, summary_table
+from saferule_core.errors import DataError
+
+READING = """\
+Every run starts from new data: episodes are collected, a share of them is poisoned, an agent is trained on all, and
+each method repairs that same agent in one process on one thread. Reward is normalised as in DSRL (0 and 1 are the
+task's reference values); cost is the mean per episode, from the same starts for every method. A run is **safe** when
+the one-sided 95 % upper bound of its mean cost is at or below the limit; unsafe costs are bold. An `x` is a run that
+gave no policy, a dot one that was not made.
+
+- `clean` was trained on the data before it was poisoned, `poisoned` is what all methods start from. `retrain` and
+  `retrain_fast` start from scratch on the retained data; `safe_rule_scratch` is our recipe without the warm start.
+- A method has the robot description to recompute costs with, unless its name ends in `:logged` (labels as logged) or
+  `:learned` (costs from a model of the retained labels). Knowledge: `exact`, the forget set is the poison; `recall_r`,
+  it holds a share r of it; `precision_p`, a share p of it is poison, the rest honest; `trusted_t`, a share t of the
+  honest episodes is all that is retained; `sequence`, one half of the poison after the other.
+- *of retrain*, *of fast*: wall time as a share of both retrainings in the same process, everything counted (median).
+- *distance*: root mean square between the actions of the policy and of the retrained one, on states of either set.
+  *membership*: chance that an episode of the poison looks more like training data to the policy than poison that
+  nobody was trained on, calibrated by policies that saw neither; 0.5 is none. *critic error*: of the cost critic on
+  the poison, against true discounted costs. *relearned after*: gradient steps on the poison until the mean cost is
+  above the limit. *further training*: 200 steps of the agent's own training on the retained data.
+- IQM: interquartile mean. Intervals: stratified bootstrap, 95 % (Agarwal et al., arXiv 2108.13264). *Safe reward* is
+  the reward of a safe run, 0 of any other."""
+
+
+def write_report(plan: Plan, lines: Sequence[Line], page: Path, preset: str) -> None:
+    """Write the page and, into `images` beside it, its pictures.
+
+    Raises:
+        DataError: there is no result for any cell of the plan.
+    """
+    runs = Runs(lines, plan)
+    if not runs.cells:
+        raise DataError(f"{preset}: expected results to make a page of, found none; run the benchmark first")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    pictures = draw(runs, page.parent / "images")
+    parts = [
+        "# Unlearning benchmark: results",
+        f"Made by `python -m benchmarks.unlearning table --preset {preset}`; do not edit. {state(plan, runs)}",
+        "## What was to be reached",
+        claims_table(claims(runs)),
+        "## How to read this",
+        READING,
+        "## Over all settings",
+    ]
+    for name, caption in pictures.items():
+        parts += [f"![{caption}](images/{name})", caption]
+    for knowledge in dict.fromkeys(cell.knowledge for cell in runs.cells):
+        parts += [f"### {knowledge}", summary_table(runs, knowledge)]
+    parts += ["## Setting by setting"]
+    for (case, knowledge), cells in runs.groups().items():
+        seeds = ", ".join(str(cell.seed) for cell in cells)
+        parts += [f"### {case}, {knowledge} (data seeds {seeds})", driving_table(cells), memory_table(cells)]
+    parts += ["## Failures", "Runs without a policy, and runs in which ours was unsafe, refused or wrong about itself."]
+    parts += [failures_list(runs)]
+    page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def state(plan: Plan, runs: Runs) -> str:
+    """Say how much of the plan there is, and what it was made with."""
+    found, wanted = len(runs.all_lines()), sum(len(methods) for _, methods in plan)
+    codes = sorted({line["code"] for line in runs.all_lines()})
+    hosts = sorted({" ".join(f"{k} {v}" for k, v in line["host"].items()) for line in runs.all_lines()})
+    text = f"{found} of {wanted} runs in {len(runs.cells)} of {len(plan)} cells; {'; '.join(hosts)}."
+    if found < wanted:
+        text += " The others were not made yet, so claims are judged on what there is."
+    if len(codes) > 1:
+        text += f" The runs were made by {len(codes)} versions of the code ({', '.join(codes)})."
+    return text
