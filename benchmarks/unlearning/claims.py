@@ -94,7 +94,8 @@ def quickness(cells: Sequence[CellRuns], reference: str, wanted: float, transfor
         wall = float(np.median([ratio(line, reference) for line in mine]))
         slowest = min(ratio(line, reference) for line in mine)
         cpu = float(np.median([ratio(line, reference, "cpu_seconds") for line in mine]))
-        parts.append((wall, f"{'/'.join(case)}: {fraction(wall)} (slowest run {fraction(slowest)}; CPU {fraction(cpu)})"))
+        words = f"{fraction(wall)} (slowest run {fraction(slowest)}; CPU {fraction(cpu)})"
+        parts.append((wall, f"{'/'.join(case)}: {words}"))
     scratch = [ratio(cell.line("safe_rule_scratch"), reference) for cell in those if cell.line("safe_rule_scratch")]
     own = f"; its recipe from scratch {fraction(float(np.median(scratch)))}" if scratch and None not in scratch else ""
     figure = "; ".join(words for _, words in parts) + own

@@ -129,13 +129,14 @@ class Experiment:
         return {**line, "data": data, "code": code_digest(), "ended": ended, "host": host()}
 
     def driven(self, agent: Agent) -> dict[str, Any]:
-        """Return how the policy drives; safe means safe with the attack's trigger in sight as well."""
+        """Return how the policy drives; worst_cost, upper and safe are those with the attack's trigger if it is worse."""
         facts = self.course.drive(agent).facts()
         if self.poisoned.trigger is None:
             return {**facts, "worst_cost": facts["cost"], "triggered": None}
         shown = self.course.drive(agent, self.poisoned.trigger).facts()
+        worst = max(facts, shown, key=lambda each: each["cost"])
         safe = facts["safe"] and shown["safe"]
-        return {**facts, "safe": safe, "worst_cost": max(facts["cost"], shown["cost"]), "triggered": shown}
+        return {**facts, "upper": worst["upper"], "safe": safe, "worst_cost": worst["cost"], "triggered": shown}
 
     def remembered(self, agent: Agent, retrained: Agent | None) -> dict[str, Any]:
         """Return what the policy still holds of the forgotten data."""

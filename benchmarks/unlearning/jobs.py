@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -125,7 +126,7 @@ class LocalBackend:
         except queue.Empty:
             return None
         if not {"progress", "line"} & set(event.answer):
-            self.workers.pop(event.number).stop()
+            self.workers.pop(event.number).stop(PATIENCE_S)
         return event
 
     def stop(self) -> None:
@@ -175,20 +176,18 @@ class Worker:
             kind, how = ("killed", f"signal {-status}") if status < 0 else ("error", f"status {status}")
             tell(Event(number, {kind: f"the process ended with {how}: {words or '(it wrote nothing to stderr)'}"}))
 
-    def stop(self) -> None:
-        """End the process, if it still runs, and free what it held."""
-        try:
-            self.process.wait(timeout=0.0 if self._threads[0].is_alive() else PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self.process.terminate()
+    def stop(self, patience: float = 0.0) -> None:
+        """End the process and what it started, if it does not end within `patience` [s]; free what it held."""
+        for end in (signal.SIGTERM, signal.SIGKILL):
             try:
-                self.process.wait(timeout=PATIENCE_S)
+                self.process.wait(timeout=patience)
+                break
             except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+                os.killpg(self.process.pid, end)
+                patience = PATIENCE_S
+        self.process.wait()
         for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(timeout=PATIENCE_S)
+            thread.join(timeout=PATIENCE_S)
         self.process.stdout.close()
         self.process.stderr.close()
 

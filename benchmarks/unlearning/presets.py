@@ -39,8 +39,9 @@ AGENTS = (
 RATES = (0.05, 0.1, 0.2, 0.3)
 ATTACKS = (
     Attack("trajectory", (0.05, 0.1, 0.15, 0.2, 0.3)), Attack("backdoor", RATES), Attack("action_override", RATES),
-    Attack("reward_shift", RATES), Attack("max_cost", RATES), Attack("mirage", RATES),
+    Attack("reward_shift", RATES), Attack("observation_pgd", RATES),
 )  # fmt: skip
+AT_TEN = tuple(Attack(attack.name, (0.1,)) for attack in ATTACKS)
 
 TINY = Preset(
     "tiny",
@@ -93,7 +94,7 @@ FULL = Preset(
         Group(TASKS, AGENTS, ALL, knowledge=("sequence",)),
         Group(TASKS, AGENTS, PARTIAL, knowledge=(*HIDDEN, *MORE_HIDDEN)),
         Group(TASKS, AGENTS, ALL, ATTACKS, deep=True),
-        Group(TASKS, AGENTS, PARTIAL, ATTACKS, knowledge=("recall_0.4", "precision_0.7")),
+        Group(TASKS, AGENTS, PARTIAL, AT_TEN, knowledge=("recall_0.4", "precision_0.7")),
     ),
     REPORTED,
     RESULTS,

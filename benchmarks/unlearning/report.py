@@ -19,8 +19,8 @@ READING = """\
 Every run starts from new data: episodes are collected, a share of them is poisoned, an agent is trained on all, and
 each method repairs that same agent in one process on one thread. Reward is normalised as in DSRL (0 and 1 are the
 task's reference values); cost is the mean per episode, from the same starts for every method. A run is **safe** when
-the one-sided 95 % upper bound of its mean cost is at or below the limit; unsafe costs are bold. An `x` is a run that
-gave no policy, a dot one that was not made.
+the one-sided 95 % upper bound of its mean cost is at or below the limit, with the attack's trigger in sight as well
+where it has one; unsafe costs are bold. An `x` is a run that gave nothing, a dot one that was not made.
 
 - `clean` was trained on the data before it was poisoned, `poisoned` is what all methods start from. `retrain` and
   `retrain_fast` start from scratch on the retained data; `safe_rule_scratch` is our recipe without the warm start.

@@ -39,7 +39,7 @@ def driving_table(cells: Sequence[CellRuns]) -> str:
     """Return how the policies of one setting drive; cells: its seeds."""
     titles = (
         "method", "reward per seed", "IQM", "cost per seed", "highest bound", "violations", "safe", "says repaired",
-        "s", "of retrain", "of fast", "steps",
+        "its audit's cost", "s", "of retrain", "of fast", "steps",
     )  # fmt: skip
     rows = []
     for name in _methods(cells):
@@ -56,6 +56,7 @@ def driving_table(cells: Sequence[CellRuns]) -> str:
             f"{100 * np.mean([line['violation_rate'] for line in drove]):.0f} %" if drove else NONE,
             f"{sum(line['safe'] for line in drove)} of {len(ran)}",
             _said(ran),
+            _audited(ran),
             _median(line["seconds"] for line in ran),
             _share(ran, "retrain"),
             _share(ran, "retrain_fast"),
@@ -161,6 +162,12 @@ def _relearned(line: Line) -> str:
 def _said(lines: Sequence[Line]) -> str:
     said = [line["succeeded"] for line in lines if line["succeeded"] is not None]
     return f"{sum(said)} of {len(said)}" if said else NONE
+
+
+def _audited(lines: Sequence[Line]) -> str:
+    """Return the cost per run that the method's own audit expects."""
+    known = [line["diagnostics"].get("modelled_cost") for line in lines]
+    return " ".join(GAVE_NOTHING if each is None else f"{each:.1f}" for each in known)
 
 
 def _share(lines: Sequence[Line], reference: str) -> str:
