@@ -129,7 +129,7 @@ class Experiment:
         return {**line, "data": data, "code": code_digest(), "ended": ended, "host": host()}
 
     def driven(self, agent: Agent) -> dict[str, Any]:
-        """Return how the policy drives; worst_cost, upper and safe are those with the attack's trigger if it is worse."""
+        """Return how the policy drives; worst_cost, upper and safe are those with the trigger where that is worse."""
         facts = self.course.drive(agent).facts()
         if self.poisoned.trigger is None:
             return {**facts, "worst_cost": facts["cost"], "triggered": None}

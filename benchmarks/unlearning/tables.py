@@ -167,6 +167,8 @@ def _said(lines: Sequence[Line]) -> str:
 def _audited(lines: Sequence[Line]) -> str:
     """Return the cost per run that the method's own audit expects."""
     known = [line["diagnostics"].get("modelled_cost") for line in lines]
+    if all(each is None for each in known):
+        return NONE
     return " ".join(GAVE_NOTHING if each is None else f"{each:.1f}" for each in known)
 
 
