@@ -12,7 +12,10 @@ from scipy import stats
 from benchmarks.unlearning import measure
 from benchmarks.unlearning.claims import claims
 from benchmarks.unlearning.evaluate import Drive
+from benchmarks.unlearning.experiment import Experiment
 from benchmarks.unlearning.knowledge import requests_of
+from benchmarks.unlearning.poisoning import Poisoned
+from benchmarks.unlearning.presets import PRESETS
 from benchmarks.unlearning.runs import Runs
 from benchmarks.unlearning.statistics import (
     chance_of_more,
@@ -208,6 +211,23 @@ def test_an_agent_without_critics_can_be_trained_further(point_agents):
     assert set(pupil.modules()) == set(honest.modules()) and not blind.has("cost_critic")
     assert np.array_equal(pupil.act(retain.observations[:9]), honest.act(retain.observations[:9]))
     assert measure.trained_on(blind, relabel(retain), PointCourse(), seed=0).cost >= 0.0
+
+
+def test_a_deep_cell_measures_what_is_left_of_the_poison(point_agents):
+    honest, poisoned, retain, poison = point_agents
+    both = Transitions.concatenate([retain, poison])
+    chosen = np.arange(retain.episode_count, both.episode_count)
+    experiment = Experiment.__new__(Experiment)
+    experiment.cell = dataclasses.replace(PRESETS["tiny"].plan()[0][0], deep=True)
+    experiment.poisoned, experiment.truth, experiment.relabel = Poisoned(both, chosen), relabel(both), relabel
+    experiment.retain, experiment.forget, experiment.course = retain, poison, PointCourse()
+    experiment.strangers = poisoned_logs(episodes=40, seed=1)[1], [honest, honest]
+    facts, reference = experiment.remembered(poisoned, honest), experiment.remembered(honest, honest)
+    assert facts["distance_forget"] > reference["distance_forget"] == 0.0
+    assert facts["critic_error"] > reference["critic_error"]
+    assert 0.5 < facts["membership"] <= 1.0 and reference["membership"] == 0.5
+    assert facts["relearned_after"] in (0, *measure.RELEARNING_STEPS, None)
+    assert set(facts["trained_on"]) >= {"safe", "cost", "upper"}
 
 
 def made_line(method, cost=0.0, knowledge="exact", seed=30, **values):

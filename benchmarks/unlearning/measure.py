@@ -28,7 +28,7 @@ from saferule_core.unlearning.retrain import faster
 ROWS = 4096
 TAIL = 20
 SMALLEST = 1e-4
-RELEARNING_STEPS = (1, 10, 30, 100, 300, 1000)
+RELEARNING_STEPS = (1, 10, 30, 100, 300)
 FURTHER_STEPS = 200
 FEW_EPISODES = 5
 

@@ -57,7 +57,7 @@ def scatter(cells: list[CellRuns], path: Path) -> None:
             rewards = [line["reward"] for line in runs]
             panel.scatter(limits, rewards, label=name, **_style(index))
         panel.axvline(1.0, color="0.5", linewidth=1.0)
-        panel.set(xscale="log", title=case, xlabel="cost / limit", ylabel="normalised reward")
+        panel.set(xscale="log", title=case.replace("/", "\n", 1), xlabel="cost / limit", ylabel="normalised reward")
     for panel in axes.flat[len(cases) :]:
         panel.set_visible(False)
     _finish(figure, path, axes[0, 0])
@@ -85,6 +85,7 @@ def intervals(cells: list[CellRuns], path: Path) -> None:
         panel.barh(height, found.high - found.low, left=found.low, height=0.5, color=colour, alpha=0.5)
         panel.plot([found.value, found.value], [height - 0.25, height + 0.25], color="black", linewidth=1.5)
     panel.set(yticks=range(len(methods)), yticklabels=methods, xlabel="safe reward, interquartile mean")
+    panel.set_xlim(0.0, 1.05 * panel.get_xlim()[1])
     _finish(figure, path)
 
 

@@ -23,6 +23,7 @@ PARTIAL = (
     "retrain:logged", "retrain_fast:logged", "finetune:logged", "retrain_fast:learned", "finetune:learned",
 )  # fmt: skip
 """With label repair, without it, and with costs learned from labels that may hide poison."""
+SEQUENCE = tuple(dict.fromkeys((*ALL[1:], *PARTIAL)))
 
 HIDDEN = ("recall_0.7", "recall_0.4", "precision_0.7", "trusted_0.2")
 MORE_HIDDEN = ("recall_0.9", "recall_0.5", "precision_0.9", "precision_0.5", "trusted_0.5")
@@ -75,7 +76,7 @@ STANDARD = Preset(
     "two robots, five seeds, about an hour on two cores",
     (
         Group(CAR, ("return_conditioned",), ALL, deep=True),
-        Group(CAR, ("return_conditioned",), ALL, knowledge=("sequence",)),
+        Group(CAR, ("return_conditioned",), SEQUENCE, knowledge=("sequence",)),
         Group(CAR, ("return_conditioned",), PARTIAL, knowledge=HIDDEN),
         Group(BALL, ("advantage_weighted",), ALL, deep=True),
         Group(BALL, ("advantage_weighted",), PARTIAL, knowledge=("recall_0.4", "precision_0.7")),
@@ -91,7 +92,7 @@ FULL = Preset(
     (
         *STANDARD.groups,
         Group(TASKS, AGENTS, ALL, deep=True),
-        Group(TASKS, AGENTS, ALL, knowledge=("sequence",)),
+        Group(TASKS, AGENTS, SEQUENCE, knowledge=("sequence",)),
         Group(TASKS, AGENTS, PARTIAL, knowledge=(*HIDDEN, *MORE_HIDDEN)),
         Group(TASKS, AGENTS, ALL, ATTACKS, deep=True),
         Group(TASKS, AGENTS, PARTIAL, AT_TEN, knowledge=("recall_0.4", "precision_0.7")),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.unlearning.claims import OURS, Claim, fraction
+from benchmarks.unlearning.measure import RELEARNING_STEPS
 from benchmarks.unlearning.runs import CellRuns, Line, Runs, cost, ratio, reward, safe_reward, strata
 from benchmarks.unlearning.statistics import Interval, improvement, interquartile_mean, interval, mean
 
@@ -156,7 +157,7 @@ def _cost_words(line: Line) -> str:
 
 
 def _relearned(line: Line) -> str:
-    return "never" if line["relearned_after"] is None else str(line["relearned_after"])
+    return f">{RELEARNING_STEPS[-1]}" if line["relearned_after"] is None else str(line["relearned_after"])
 
 
 def _said(lines: Sequence[Line]) -> str:
