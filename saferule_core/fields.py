@@ -118,6 +118,14 @@ def _yaw_sin_cos(quaternion: object) -> tuple:
     return np.sin(yaw), np.cos(yaw)
 
 
+def _quaternion(quaternion: object) -> tuple:
+    """Return x, y, z, w with w >= 0: q and -q are the same attitude, and a policy should see one of them."""
+    parts = [quaternion.x, quaternion.y, quaternion.z, quaternion.w] if hasattr(quaternion, "w") else quaternion
+    x, y, z, w = np.moveaxis(np.asarray(parts, dtype=np.float64), -1, 0)
+    sign = np.where(w < 0.0, -1.0, 1.0)
+    return sign * x, sign * y, sign * z, sign * w
+
+
 @dataclass(frozen=True)
 class Transform:
     """A named function of one field's value that gives one quantity per suffix."""
@@ -127,6 +135,7 @@ class Transform:
 
 
 TRANSFORMS = {
+    "quaternion": Transform(("_x", "_y", "_z", "_w"), _quaternion),
     "yaw": Transform(("",), lambda quaternion: (yaw_of(quaternion),)),
     "yaw_sin_cos": Transform(("_sin", "_cos"), _yaw_sin_cos),
 }

@@ -12,7 +12,14 @@ from saferule_core.sim.robots import make_robot
 from saferule_core.spec import load_spec, parse_spec
 
 CONFIG = Path(__file__).parents[1] / "config"
-STATE = {"x": 3.0, "y": 2.0, "vx": 0.5, "vy": -0.2, "heading_sin": 0.1, "heading_cos": -0.9, "wz": 0.0}
+STATE = {
+    **{"x": 3.0, "y": 2.0, "z": 0.6, "vx": 0.5, "vy": -0.2, "vz": 0.1, "wx": 0.1, "wy": -0.2, "wz": 0.0},
+    **{"heading_sin": 0.1, "heading_cos": -0.9, "q_x": 0.05, "q_y": -0.05, "q_z": 0.0, "q_w": 0.9975},
+}
+
+THIRD_ACTION = """action:
+  - {name: force_z, topic: cmd_force, type: geometry_msgs/msg/WrenchStamped, field: wrench.force.z,
+     low: -3.5, high: 3.5, unit: N}"""
 
 
 @pytest.fixture(params=sorted(behaviours.BEHAVIOURS))
@@ -39,7 +46,7 @@ def test_a_seed_gives_one_style_and_one_course(spec):
 def test_actions_are_in_bounds(spec):
     for seed in range(20):
         action = make(spec, seed)(STATE)
-        assert action.shape == (2,) and action.dtype == np.float32 and np.abs(action).max() <= 1.0
+        assert action.shape == (spec.action_dim,) and action.dtype == np.float32 and np.abs(action).max() <= 1.0
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
@@ -67,7 +74,10 @@ def test_recklessness_pays_and_costs(spec):
 
 
 def test_unknown_behaviours_and_robots_that_do_not_fit(point_spec):
-    with pytest.raises(SimulationError, match="expected one of ball_circle, car_circle, car_run; found 'dance'"):
+    with pytest.raises(SimulationError, match="expected one of ball_circle, ball_run, .*; found 'dance'"):
         behaviours.make("dance", point_spec, np.random.default_rng(0))
     with pytest.raises(SimulationError, match="ball_circle expects the signals x, y, vx, vy .* found no vx, vy"):
         behaviours.make("ball_circle", point_spec, np.random.default_rng(0))
+    three = load_spec(CONFIG / "ball_run.yaml").text.replace("action:", THIRD_ACTION, 1)
+    with pytest.raises(SimulationError, match="ball_run expects .* and 2 actions, found 3 actions"):
+        behaviours.make("ball_run", parse_spec(three), np.random.default_rng(0))

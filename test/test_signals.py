@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saferule_core.errors import InputError, SpecError, StaleInputError
-from saferule_core.fields import FieldPath, yaw_of
+from saferule_core.fields import TRANSFORMS, FieldPath, yaw_of
 from saferule_core.signals import (
     RateLimiter,
     SignalReader,
@@ -107,3 +107,12 @@ def test_slices_and_elements_of_sequences():
     assert message.data == [1.0, 2.0, 7.0, 8.0, 9.0]
     with pytest.raises(SpecError, match="expected 9 elements, found 5"):
         FieldPath.parse("data[8]").get(message)
+
+
+def test_both_quaternions_of_an_attitude_give_the_same_one():
+    transform = TRANSFORMS["quaternion"].function
+    one = (0.1, -0.2, 0.3, 0.927)
+    other = tuple(-value for value in one)
+    message = Message(**dict(zip("xyzw", other, strict=True)))
+    assert transform(one) == transform(other) == transform(message) == one
+    np.testing.assert_array_equal(np.transpose(transform(np.array([one, other]))), [one, one])

@@ -62,7 +62,7 @@ def test_hash_follows_what_a_policy_depends_on(point_yaml, point_spec):
         ("scale: 0.1", "scale: 0.0", "observation: x.scale: expected a number other than 0"),
         ("max_age: 0.35", "max_age: 0", "observation: x.max_age"),
         ("field: pose.pose.position.x", "field: pose..x", "observation: x.field: expected a path"),
-        ("transform: yaw_sin_cos", "transform: pitch", "transform: expected one of yaw, yaw_sin_cos, found 'pitch'"),
+        ("transform: yaw_sin_cos", "transform: pitch", "expected one of quaternion, yaw, yaw_sin_cos, found 'pitch'"),
         ("hypot(x, y)", "hypot(x, z)", "expected names of earlier signals"),
         ("abs(x) > 6.0", "abs(altitude) > 6.0", "cost.constraints.*expected signal names.*found 'altitude'"),
         ("limit: 3.0", "limit: -3.0", "cost.limit: expected a finite number >= 0"),

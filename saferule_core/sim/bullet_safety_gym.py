@@ -3,13 +3,15 @@
     robot = BulletSafetyGymRobot(spec, "SafetyBallCircle-v0")
 
 Position, orientation, velocity and turn rate come as the fields of a nav_msgs/msg/Odometry. Its twist is given in the
-odom frame, and child_frame_id says so. Reward and cost are the environment's own; tests hold them, and the
-environment's own observation, against what the RobotSpec computes from the odometry.
+odom frame, and child_frame_id says so. The drone also gives the velocity of its rotors, as sensor_msgs/msg/JointState,
+and the number of its parts that touch the ground, as std_msgs/msg/UInt8. Reward and cost are the environment's own;
+tests hold them, and the environment's own observation, against what the RobotSpec computes from these messages.
 
 Two habits of the environments would make episodes depend on what was run before, and are undone here:
 
 - they draw from numpy's global random state, and ignore the seed that reset takes;
-- reset takes a physics step while the last command of the previous episode still acts on the motors.
+- reset takes a physics step while the last command of the previous episode still acts on the motors, and on the
+  drone's rotors in the directions that they had when it was given.
 """
 
 from __future__ import annotations
@@ -58,6 +60,8 @@ class BulletSafetyGymRobot:
 
     def reset(self, seed: int) -> np.ndarray:
         """Start the episode of `seed` and return the first observation (obs_dim,) float32."""
+        if self.environment.stored_state_id >= 0:
+            self._agent.bc.restoreState(self.environment.stored_state_id)
         self._agent.apply_action(np.zeros(self._spec.action_dim))
         outside = np.random.get_state()
         np.random.seed(seed % 2**32)
@@ -69,6 +73,7 @@ class BulletSafetyGymRobot:
         if hasattr(task, "old_potential"):
             # else the first step's reward would contain the way that reset's physics step went
             task.old_potential = task.calculate_task_potential()
+        self._agent.collect_information_after_step()
         self._steps = 0
         self._read_state()
         return self._spec.observe(self._physical)
@@ -97,7 +102,7 @@ class BulletSafetyGymRobot:
         )
 
     def sense(self) -> RawFields:
-        """Return the present state as the fields of a nav_msgs/msg/Odometry."""
+        """Return the present state: the fields of a nav_msgs/msg/Odometry, and what else the robot senses."""
         return self._raw
 
     def position(self) -> tuple[float, float]:
@@ -123,6 +128,10 @@ class BulletSafetyGymRobot:
             fields[f"twist.twist.linear.{axis}"] = linear[index]
             fields[f"twist.twist.angular.{axis}"] = angular[index]
         self._raw = {"nav_msgs/msg/Odometry": fields}
+        if hasattr(self._agent, "rotor_ground_contact"):
+            rotors = tuple(float(motor.get_velocity()) for motor in self._agent.motor_list)
+            self._raw["sensor_msgs/msg/JointState"] = {"velocity": rotors}
+            self._raw["std_msgs/msg/UInt8"] = {"data": int(self._agent.ground_collision_penalty)}
         self._physical = physical_of_raw(self._spec, self._raw)
 
 

@@ -14,15 +14,18 @@ from __future__ import annotations
 import numpy as np
 
 from saferule_core.errors import SimulationError
-from saferule_core.sim.behaviours.ball import BALL, ball_circle
+from saferule_core.sim.behaviours.ball import BALL, ball_circle, ball_run
 from saferule_core.sim.behaviours.car import CAR, car_circle, car_run
 from saferule_core.sim.behaviours.driver import Behaviour, Driver
+from saferule_core.sim.behaviours.drone import DRONE, drone_run
 from saferule_core.spec import RobotSpec
 
 BEHAVIOURS: dict[str, Behaviour] = {
     "ball_circle": Behaviour(ball_circle, BALL),
+    "ball_run": Behaviour(ball_run, BALL),
     "car_circle": Behaviour(car_circle, CAR),
     "car_run": Behaviour(car_run, CAR),
+    "drone_run": Behaviour(drone_run, DRONE, actions=4),
 }
 """Behaviours by name."""
 
