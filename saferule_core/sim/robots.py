@@ -61,7 +61,10 @@ class SimulatedRobot(Protocol):
         """Free the simulation."""
 
 
-FAMILIES = {"bullet_safety_gym": "saferule_core.sim.bullet_safety_gym:BulletSafetyGymRobot"}
+FAMILIES = {
+    "bullet_safety_gym": "saferule_core.sim.bullet_safety_gym:BulletSafetyGymRobot",
+    "panda": "saferule_core.sim.panda:PandaRobot",
+}
 """Makers of robots by the part of `simulation.robot` before the colon; they get the description and the rest."""
 
 

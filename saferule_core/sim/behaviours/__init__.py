@@ -18,6 +18,7 @@ from saferule_core.sim.behaviours.ball import BALL, ball_circle, ball_run
 from saferule_core.sim.behaviours.car import CAR, car_circle, car_run
 from saferule_core.sim.behaviours.driver import Behaviour, Driver
 from saferule_core.sim.behaviours.drone import DRONE, drone_run
+from saferule_core.sim.behaviours.panda import PANDA, panda_reach
 from saferule_core.spec import RobotSpec
 
 BEHAVIOURS: dict[str, Behaviour] = {
@@ -26,6 +27,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "car_circle": Behaviour(car_circle, CAR),
     "car_run": Behaviour(car_run, CAR),
     "drone_run": Behaviour(drone_run, DRONE, actions=4),
+    "panda_reach": Behaviour(panda_reach, PANDA, actions=3),
 }
 """Behaviours by name."""
 
