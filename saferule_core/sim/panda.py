@@ -42,7 +42,7 @@ KEEP_OUT = np.array([0.5, 0.0, 0.3])
 KEEP_OUT_RADIUS = 0.24
 GOAL = np.array([0.5, 0.4, 0.3])
 GOAL_SPREAD = np.array([0.04, 0.04, 0.05])
-REACHED = 0.05
+REACHED = 0.08
 REWARD_PER_METRE = 10.0
 
 

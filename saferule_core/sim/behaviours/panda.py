@@ -23,10 +23,10 @@ PANDA = ("tool_x", "tool_y", "tool_z", "goal_x", "goal_y", "goal_z")
 def panda_reach(reckless: bool, rng: np.random.Generator) -> tuple[dict[str, Any], Control]:
     """Shuttle between the goals; a reckless driver cuts through the zone, deeply or not, at once or later."""
     style = {
-        "clearance": rng.uniform(-0.05, 0.23) if reckless else rng.uniform(0.255, 0.32),
+        "clearance": rng.uniform(-0.05, 0.23) if reckless else rng.uniform(0.265, 0.32),
         "careful_ticks": float(rng.uniform(20.0, 160.0)) if reckless and rng.random() < 0.3 else 0.0,
         "speed": rng.uniform(0.4, TOP_SPEED) if reckless else rng.uniform(0.35, TOP_SPEED),
-        "approach": rng.uniform(3.0, 8.0),
+        "approach": rng.uniform(6.0, 12.0),
         "push": rng.uniform(2.0, 6.0),
         "noise": float(rng.choice([0.02, 0.05, 0.1, 0.2])),
     }
@@ -48,14 +48,13 @@ def panda_reach(reckless: bool, rng: np.random.Generator) -> tuple[dict[str, Any
 def way_round(tool: np.ndarray, goal: np.ndarray, clearance: float, push: float) -> np.ndarray:
     """Return the unit vector (3,) to go along from `tool` to `goal`, `clearance` [m] around the zone's centre."""
     left = max(float(np.linalg.norm(goal - tool)), 1e-6)
-    straight = (goal - tool) / left
+    straight, beside = (goal - tool) / left, tool - KEEP_OUT
+    ahead = min(-float(beside @ straight), left)
+    if ahead <= 0.0 or np.linalg.norm(beside + ahead * straight) >= clearance:
+        return straight
     level = np.array([straight[0], straight[1], 0.0])
     level /= max(float(np.linalg.norm(level)), 1e-6)
-    along, height = float((tool - KEEP_OUT) @ level), float(tool[2] - KEEP_OUT[2])
-    across, climb = float(straight @ level), float(straight[2])
-    ahead = min(-(along * across + height * climb), left)
-    if ahead <= 0.0 or math.hypot(along + ahead * across, height + ahead * climb) >= clearance:
-        return straight
+    along, height = float(beside @ level), float(beside[2])
     distance = max(math.hypot(along, height), 1e-6)
     inward, over = (-along / distance, -height / distance), (height / distance, -along / distance)
     if distance > clearance:
