@@ -46,7 +46,7 @@ def moved(kind, problem, name, allowed_gap):
     step.allowed_gap = allowed_gap
     before = [value(step, name, data) for data in (problem.retain, problem.forget)]
     for _ in range(20):
-        step.update_policy(step.keep.draw(), step.forget.draw())
+        step.update_policy(step.pairs.draw())
     after = [value(step, name, data) for data in (problem.retain, problem.forget)]
     return [new - old for new, old in zip(after, before, strict=True)]
 
@@ -76,11 +76,11 @@ def test_the_fixed_multiplier_follows_what_the_policy_costs_above_the_log(proble
     step = made(FixedStep, problem, forget_weight=0.0)
     step.critics["cost"] = lambda observations, actions: actions.sum(1)[None]
     step.actor_optimiser.param_groups[0]["lr"] = 0.0
-    batch = step.keep.draw()
+    batch = step.pairs.draw()
     batch = dataclasses.replace(batch, actions=torch.full_like(batch.actions, logged))
     before = step.multiplier
     for _ in range(5):
-        step.update_policy(batch, step.forget.draw())
+        step.update_policy(batch)
     assert direction * (step.multiplier - before) > 0.1
 
 

@@ -1,22 +1,23 @@
-"""What methods that set the forget set against the retain set share: batches with what is needed for a TD step.
+"""Batches that set the forget set against the retain set, with all that a temporal-difference step needs.
 
-    keep = Logged(agent, retain, critics.unit, seed=0)
-    batch = keep.draw()
-    proposed = agent.actor(*batch.inputs)                          # a = pi(s), with a gradient
-    error = (critic(batch.observations, batch.actions) - batch.backup(...)).square()
+    pairs = Pairs(agent, retain, forget, critics.unit, seed=0)
+    batch = pairs.draw()                                            # as many retained steps as forgotten ones
+    proposed = agent.actor(*batch.inputs)                           # a = pi(s), with a gradient
+    kept, forgotten = halves(critic(batch.observations, proposed))
 
 The policy is asked as it is deployed, at the logged states and at those that followed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from saferule_core.agents.base import Agent
+from saferule_core.agents.base import ActorInputs, Agent
 from saferule_core.data.transitions import Transitions
 
 BATCH_SIZE = 256
@@ -24,7 +25,7 @@ BATCH_SIZE = 256
 
 @dataclass(frozen=True)
 class Batch:
-    """B logged steps: what the actor is told at s and at s', and (s, a, s', reward / unit, cost, s' goes on)."""
+    """Logged steps, retained ones first: what the actor is told at s and s', and (s, a, s', r / unit, c, goes on)."""
 
     inputs: tuple[Tensor, ...]
     following_inputs: tuple[Tensor, ...]
@@ -36,12 +37,14 @@ class Batch:
     alive: Tensor
 
 
-class Logged:
-    """A data set to draw batches from."""
+class Pairs:
+    """Both sets, to draw from in equal parts."""
 
-    def __init__(self, agent: Agent, data: Transitions, reward_unit: float, seed: int) -> None:
-        self.inputs = agent.inputs(data, deployed=True)
-        self.following_inputs = agent.inputs(one_later(data), deployed=True)
+    def __init__(self, agent: Agent, retain: Transitions, forget: Transitions, reward_unit: float, seed: int) -> None:
+        self.retained, self.forgotten = len(retain), len(forget)
+        self.inputs = joined(agent.inputs(data, deployed=True) for data in (retain, forget))
+        self.following_inputs = joined(agent.inputs(one_later(data), deployed=True) for data in (retain, forget))
+        data = Transitions.concatenate([retain, forget])
         arrays = (
             data.observations,
             data.actions,
@@ -54,10 +57,23 @@ class Logged:
         self.generator = torch.Generator().manual_seed(seed)
 
     def draw(self) -> Batch:
-        """Return a batch of independent steps."""
-        rows = torch.randint(len(self.inputs), (BATCH_SIZE,), generator=self.generator)
+        """Return `BATCH_SIZE` independent steps of each set."""
+        kept = torch.randint(self.retained, (BATCH_SIZE,), generator=self.generator)
+        forgotten = torch.randint(self.forgotten, (BATCH_SIZE,), generator=self.generator)
+        rows = torch.cat([kept, self.retained + forgotten])
         columns = (column.index_select(0, rows) for column in self.columns)
         return Batch(self.inputs.batch(rows), self.following_inputs.batch(rows), *columns)
+
+
+def halves(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what belongs to the retained and to the forgotten steps of a batch: (..., B), (..., B)."""
+    kept, forgotten = values.chunk(2, dim=-1)
+    return kept, forgotten
+
+
+def joined(parts: Iterable[ActorInputs]) -> ActorInputs:
+    """Return the inputs of several data sets, in order."""
+    return ActorInputs(tuple(torch.cat(columns) for columns in zip(*(part.columns for part in parts), strict=True)))
 
 
 def one_later(data: Transitions) -> Transitions:

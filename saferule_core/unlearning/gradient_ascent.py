@@ -42,7 +42,7 @@ class Ascent:
         self.weight = setting.options.forget_weight
         self.keep = Imitation(agent, setting.retain, seed)
         self.forget = Imitation(agent, setting.forget, seed + 1)
-        self.optimiser = torch.optim.Adam(agent.actor.parameters(), lr=setting.options.learning_rate)
+        self.optimiser = torch.optim.Adam(agent.actor.parameters(), lr=setting.options.learning_rate, fused=True)
 
     def run(self, steps: int, progress: Progress) -> list[dict[str, float]]:
         return taken(self.step, steps, progress)

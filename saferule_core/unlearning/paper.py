@@ -31,12 +31,12 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from saferule_core.agents.networks import move_towards
 from saferule_core.progress import Progress
 from saferule_core.unlearning.base import UnlearningProblem, UnlearningResult, method
-from saferule_core.unlearning.contrast import Batch, Logged
+from saferule_core.unlearning.contrast import Batch, Pairs, halves
 from saferule_core.unlearning.fitted_critics import critics_of
 from saferule_core.unlearning.phases import PhaseOptions, Setting, parse, taken, two_phases
 
@@ -73,11 +73,11 @@ class PaperStep:
         self.discount = critics.discount
         self.critics = {"reward": critics.reward, "cost": critics.cost}
         self.targets = copy.deepcopy(self.critics)
-        self.keep = Logged(agent, setting.retain, critics.unit, seed)
-        self.forget = Logged(agent, setting.forget, critics.unit, seed + 1)
+        self.pairs = Pairs(agent, setting.retain, setting.forget, critics.unit, seed)
         weights = [weight for critic in self.critics.values() for weight in critic.parameters()]
-        self.critic_optimiser = torch.optim.Adam(weights, lr=options.learning_rate)
-        self.actor_optimiser = torch.optim.Adam(self.actor.parameters(), lr=options.learning_rate)
+        self.critic_optimiser = torch.optim.Adam(weights, lr=options.learning_rate, fused=True)
+        self.actor_weights = [weight for weight in self.actor.parameters() if weight.requires_grad]
+        self.actor_optimiser = torch.optim.Adam(self.actor_weights, lr=options.learning_rate, fused=True)
         self.multiplier = MULTIPLIER
 
     def run(self, steps: int, progress: Progress) -> list[dict[str, float]]:
@@ -85,53 +85,60 @@ class PaperStep:
 
     def step(self) -> dict[str, float]:
         """Take one step on a batch of each set."""
-        keep, forget = self.keep.draw(), self.forget.draw()
-        errors = self.update_critics(keep, forget)
-        gaps = self.update_policy(keep, forget)
+        batch = self.pairs.draw()
+        errors = self.update_critics(batch)
+        gaps = self.update_policy(batch)
         for name, critic in self.critics.items():
             move_towards(self.targets[name], critic, self.target_rate)
         return {**errors, **gaps, "multiplier": self.multiplier}
 
-    def update_critics(self, keep: Batch, forget: Batch) -> dict[str, float]:
-        """Fit both critics to the retained batch, and unfit them to the other."""
-        kept = sum(self.errors(name, keep).mean() for name in self.critics)
-        unfit = sum(self.bounded_error(self.errors(name, forget)).mean() for name in self.critics)
+    def update_critics(self, batch: Batch) -> dict[str, float]:
+        """Fit both critics to the retained steps, and unfit them to the forgotten ones."""
+        with torch.no_grad():
+            following_actions = self.actor(*batch.following_inputs)
+        kept, unfit = 0.0, 0.0
+        for name in self.critics:
+            keep_errors, forget_errors = halves(self.errors(name, batch, following_actions))
+            kept, unfit = kept + keep_errors.mean(), unfit + self.bounded(forget_errors).mean()
         self.critic_optimiser.zero_grad()
         (kept - self.weight * unfit).backward()
         self.critic_optimiser.step()
         return {"keep_critic_loss": kept.item(), "forget_critic_loss": unfit.item()}
 
-    def errors(self, name: str, batch: Batch) -> Tensor:
-        """Return the squared temporal-difference errors (members, B) of the critic `name`."""
+    def errors(self, name: str, batch: Batch, following_actions: Tensor) -> Tensor:
+        """Return the squared temporal-difference errors (members, N) of the critic `name`."""
         with torch.no_grad():
-            ahead = self.targets[name](batch.following, self.actor(*batch.following_inputs))
+            ahead = self.targets[name](batch.following, following_actions)
             blended = BLEND * ahead.amin(0) + (1.0 - BLEND) * ahead.amax(0)
             now = batch.rewards if name == "reward" else batch.costs
             wanted = now + self.discount * batch.alive * blended
         return (self.critics[name](batch.observations, batch.actions) - wanted).square()
 
-    def update_policy(self, keep: Batch, forget: Batch) -> dict[str, float]:
+    def update_policy(self, batch: Batch) -> dict[str, float]:
         """Move the multiplier, then the policy."""
-        proposed = self.actor(*keep.inputs), self.actor(*forget.inputs)
-        gaps = {name: self.gap(name, keep, forget, proposed) for name in self.critics}
+        proposed = self.actor(*batch.inputs)
+        gaps = {name: self.gap(name, *halves(self.lead(name, batch, proposed))) for name in self.critics}
         excess = gaps["cost"] - self.allowed_gap
         raised = self.multiplier + MULTIPLIER_RATE * excess.item()
         self.multiplier = min(max(raised, 0.0), MULTIPLIER_BOUND)
-        self.actor_optimiser.zero_grad()
-        (self.multiplier * excess - gaps["reward"]).backward()
+        gradients = torch.autograd.grad(self.multiplier * excess - gaps["reward"], self.actor_weights, allow_unused=True)
+        for weight, gradient in zip(self.actor_weights, gradients, strict=True):
+            weight.grad = gradient
         self.actor_optimiser.step()
         return {f"{name}_gap": gap.item() for name, gap in gaps.items()}
 
-    def gap(self, name: str, keep: Batch, forget: Batch, proposed: tuple[Tensor, Tensor]) -> Tensor:
-        """Return D_x."""
-        return self.lead(name, keep, proposed[0]).mean() - self.lead(name, forget, proposed[1]).mean()
-
     def lead(self, name: str, batch: Batch, proposed: Tensor) -> Tensor:
-        """Return by how much the logged actions are valued above the proposed ones: (B,)."""
+        """Return by how much the proposed actions are valued above the logged ones: (N,)."""
         critic = self.critics[name]
-        return least(critic, batch.observations, batch.actions) - least(critic, batch.observations, proposed)
+        with torch.no_grad():
+            logged = critic(batch.observations, batch.actions).amin(0)
+        return critic(batch.observations, proposed).amin(0) - logged
 
-    def bounded_error(self, errors: Tensor) -> Tensor:
+    def gap(self, name: str, kept: Tensor, forgotten: Tensor) -> Tensor:
+        """Return D_x from the policy's lead on retained and on forgotten steps."""
+        return forgotten.mean() - kept.mean()
+
+    def bounded(self, errors: Tensor) -> Tensor:
         """Return the errors as they count in the ascent: the reference does not bound them."""
         return errors
 
@@ -142,16 +149,10 @@ class FixedStep(PaperStep):
     target_rate = 0.0
     allowed_gap = 0.0
 
-    def gap(self, name: str, keep: Batch, forget: Batch, proposed: tuple[Tensor, Tensor]) -> Tensor:
-        kept, forgotten = -self.lead(name, keep, proposed[0]), -self.lead(name, forget, proposed[1])
+    def gap(self, name: str, kept: Tensor, forgotten: Tensor) -> Tensor:
         if name == "reward":
             return kept.clamp_max(BOUND).mean() - self.weight * forgotten.clamp_min(-BOUND).mean()
         return kept.clamp_min(-BOUND).mean() - self.weight * forgotten.clamp_max(BOUND).mean()
 
-    def bounded_error(self, errors: Tensor) -> Tensor:
+    def bounded(self, errors: Tensor) -> Tensor:
         return errors.clamp_max(BOUND**2)
-
-
-def least(critic: nn.Module, observations: Tensor, actions: Tensor) -> Tensor:
-    """Return the least value of the ensemble: (B,)."""
-    return critic(observations, actions).amin(0)

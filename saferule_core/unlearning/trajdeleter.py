@@ -55,8 +55,8 @@ class Devaluation:
         self.observations, self.actions = torch.from_numpy(forget.observations), torch.from_numpy(forget.actions)
         self.inputs = agent.inputs(forget, deployed=True)
         self.generator = torch.Generator().manual_seed(seed + 1)
-        self.critic_optimiser = torch.optim.Adam(self.critics.reward.parameters(), lr=options.learning_rate)
-        self.actor_optimiser = torch.optim.Adam(agent.actor.parameters(), lr=options.learning_rate)
+        self.critic_optimiser = torch.optim.Adam(self.critics.reward.parameters(), lr=options.learning_rate, fused=True)
+        self.actor_optimiser = torch.optim.Adam(agent.actor.parameters(), lr=options.learning_rate, fused=True)
 
     def run(self, steps: int, progress: Progress) -> list[dict[str, float]]:
         setting, options, history = self.setting, self.setting.options, []
