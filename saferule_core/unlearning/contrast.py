@@ -20,7 +20,7 @@ from torch import Tensor
 from saferule_core.agents.base import ActorInputs, Agent
 from saferule_core.data.transitions import Transitions
 
-BATCH_SIZE = 256
+BATCH_SIZE = 128  # of each set; together what an agent's own training step usually takes
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,8 @@ class PaperStep:
         excess = gaps["cost"] - self.allowed_gap
         raised = self.multiplier + MULTIPLIER_RATE * excess.item()
         self.multiplier = min(max(raised, 0.0), MULTIPLIER_BOUND)
-        gradients = torch.autograd.grad(self.multiplier * excess - gaps["reward"], self.actor_weights, allow_unused=True)
+        loss = self.multiplier * excess - gaps["reward"]
+        gradients = torch.autograd.grad(loss, self.actor_weights, allow_unused=True)
         for weight, gradient in zip(self.actor_weights, gradients, strict=True):
             weight.grad = gradient
         self.actor_optimiser.step()

@@ -73,7 +73,7 @@ class Devaluation:
 
     def devalue(self) -> dict[str, float]:
         """Take one step on a batch of the forget set."""
-        rows = torch.randint(len(self.worth), (BATCH_SIZE,), generator=self.generator)
+        rows = torch.randint(len(self.worth), (2 * BATCH_SIZE,), generator=self.generator)
         observations, critic = self.observations.index_select(0, rows), self.critics.reward
         errors = critic(observations, self.actions.index_select(0, rows)) - self.worth.index_select(0, rows)
         critic_loss = errors.square().mean()
