@@ -9,12 +9,12 @@ With  A_x(s, a) = Q_x(s, a) - Q_x(s, pi(s)),  x = r, c,  and  D_x = E_retain A_x
     policy        max  D_r - lambda (D_c - tau)
     multiplier    lambda <- clip(lambda + 0.1 (D_c - tau), 0, 10),   tau = 10
 
-and then the agent's own training step on the retained data converges. `paper` keeps what this does in the reference:
-only Q_x(s, pi(s)) carries a gradient to the policy, so the step lowers Q_r and raises Q_c on retained states and does
-the opposite on forgotten ones; the gap D_c stays far below 10, so lambda falls to 0 at once; the critics' ascent has
-no bound; and their targets follow at every step. `paper_fixed` differs in four places:
+and then the agent's own training step on the retained data converges; nu is `forget_weight`. `paper` keeps what this
+does in the reference: only Q_x(s, pi(s)) carries a gradient to the policy, so the step lowers Q_r and raises Q_c on
+retained states and does the opposite on forgotten ones; the gap D_c stays far below 10, so lambda falls to 0 at once;
+the critics' ascent has no bound; and their targets follow at every step. `paper_fixed` differs in four places:
 
-    policy        A_x := Q_x(s, pi(s)) - Q_x(s, a), the policy's own advantage over what was logged, in both gaps
+    policy        A_x := Q_x(s, pi(s)) - Q_x(s, a), the policy's own advantage over what was logged;  nu weighs here too
     bounds        no state counts for more than an advantage of `BOUND`, nor a forgotten step for more than BOUND^2
     multiplier    tau = 0: lambda rises while the policy costs more than the retained log does, and falls otherwise
     targets       stay as they are while forgetting
