@@ -35,7 +35,8 @@ where it has one; unsafe costs are bold. An `x` is a run that gave nothing, a do
   the poison, against true discounted costs. *relearned after*: gradient steps on the poison until the mean cost is
   above the limit. *further training*: 200 steps of the agent's own training on the retained data.
 - IQM: interquartile mean. Intervals: stratified bootstrap, 95 % (Agarwal et al., arXiv 2108.13264). *Safe reward* is
-  the reward of a safe run, 0 of any other."""
+  the reward of a safe run whose method calls it repaired, 0 of any other. A run without a policy counts with a cost
+  of ten limits."""
 
 
 def write_report(plan: Plan, lines: Sequence[Line], page: Path, preset: str) -> None:
