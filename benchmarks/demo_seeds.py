@@ -1,11 +1,12 @@
 """The demo over several seeds, each with new data: the tables of the README.
 
-    .venv/bin/python -m benchmarks.demo_seeds run --robot ball --seeds 0 1 2 3 4
+    .venv/bin/python -m benchmarks.demo_seeds run --robot ball --seeds 10 11 12 13 14
     .venv/bin/python -m benchmarks.demo_seeds table
 
-`run` appends one JSON line per seed to benchmarks/results/demo.jsonl and skips seeds that are there; `table` writes
-benchmarks/results/demo.md from all lines. Each run is the whole demo, nodes and all, and besides trains on the clean
-data and retrains on the retained data while the robot drives, so that all times are taken under the same load.
+`run` appends one JSON line per seed to benchmarks/results/demo.jsonl and skips seeds that are there; `table` writes all
+lines into the README, between its two `demo_seeds` comments. Each run is the whole demo, nodes and all, and besides
+trains on the clean data and retrains on the retained data while the robot drives, so that all times are taken under the
+same load.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from statistics import fmean
 
 RESULTS = Path(__file__).parent / "results"
 LINES = RESULTS / "demo.jsonl"
-TABLE = RESULTS / "demo.md"
+README = Path(__file__).parents[1] / "README.md"
+MARKS = ("<!-- demo_seeds: begin -->\n", "<!-- demo_seeds: end -->\n")
 
 COLUMNS = (
     ("seed", "{seed}"),
@@ -108,14 +110,17 @@ def main() -> int:
     verbs = parser.add_subparsers(dest="verb", required=True)
     runs = verbs.add_parser("run", help="run the demo for seeds that have no result yet")
     runs.add_argument("--robot", default="ball", help="ball, car or car_circle (default: ball)")
-    runs.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="default: 0 1 2 3 4")
+    runs.add_argument("--seeds", type=int, nargs="+", default=list(range(10, 15)), help="default: 10 to 14")
     runs.add_argument("--out", type=Path, default=Path("runs/seeds"), help="folder for the runs (default: runs/seeds)")
-    verbs.add_parser("table", help=f"write {TABLE.name} from all results")
+    verbs.add_parser("table", help="write all results into the README")
     chosen = parser.parse_args()
     if chosen.verb == "run":
         return run(chosen.robot, chosen.seeds, chosen.out)
-    TABLE.write_text(table(read()), encoding="utf-8")
-    print(TABLE.read_text(encoding="utf-8"))
+    text = table(read())
+    begin, end = MARKS
+    before, _, rest = README.read_text(encoding="utf-8").partition(begin)
+    README.write_text(before + begin + text + end + rest.partition(end)[2], encoding="utf-8")
+    print(text)
     return 0
 
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from rclpy.action import ActionClient
@@ -17,6 +18,10 @@ from rclpy.task import Future
 from saferule.action import Unlearn
 from saferule.msg import UnlearnRequest, UnlearnResult
 from saferule_core.errors import SaferuleError
+
+PATROL_S = 0.5
+GONE_S = 5.0
+"""How long a server may be out of sight while its result is awaited [s]."""
 
 
 class NoAnswer(SaferuleError):
@@ -53,7 +58,7 @@ class UnlearnClient:
         """Send `request` and block until its result.
 
         Raises:
-            NoAnswer: the server is not there, or takes longer than `result_timeout_s` [s].
+            NoAnswer: the server is not there, goes away, or takes longer than `result_timeout_s` [s].
         """
         if not self._client.wait_for_server(timeout_sec=answer_timeout_s):
             raise NoAnswer("action unlearn: expected an active unlearning_server, found none; start it")
@@ -62,7 +67,23 @@ class UnlearnClient:
         self._goal = wait_for(sent, answer_timeout_s, "action unlearn")
         if not self._goal.accepted:
             raise NoAnswer("action unlearn: expected the goal to be accepted, found it refused; is the server active?")
-        return wait_for(self._goal.get_result_async(), result_timeout_s, "action unlearn").result.result
+        return self._result(result_timeout_s).result.result
+
+    def _result(self, timeout_s: float) -> object:
+        """Wait for the result of the goal, as long as somebody is there to send it."""
+        future, done = self._goal.get_result_async(), threading.Event()
+        future.add_done_callback(lambda _future: done.set())
+        last_seen = time.monotonic()
+        deadline = last_seen + timeout_s
+        while not done.wait(PATROL_S):
+            now = time.monotonic()
+            if self._client.server_is_ready():
+                last_seen = now
+            if now - last_seen > GONE_S:
+                raise NoAnswer("action unlearn: expected a result, found that unlearning_server is gone; see its log")
+            if now > deadline:
+                raise NoAnswer(f"action unlearn: expected a result within {timeout_s:g} s, found none")
+        return future.result()
 
     def cancel(self) -> None:
         """Ask the server to stop; `repair` then returns with STATUS_CANCELLED."""

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from rclpy.callback_groups import CallbackGroup
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
@@ -150,7 +151,10 @@ class Handover:
     @contextlib.contextmanager
     def _listening(self, kind: type, topic: str, callback: Callable[[object], None]) -> Iterator[None]:
         """Subscribe for as long as the block lasts: status topics carry a message per tick, which costs time."""
-        subscription = self._node.create_subscription(kind, topic, callback, SENSOR, callback_group=self._group)
+        subscription = self._node.create_subscription(
+            kind, topic, callback, SENSOR, callback_group=self._group,
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+        )  # fmt: skip
         try:
             yield
         finally:

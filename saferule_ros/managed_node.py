@@ -12,6 +12,7 @@ A node in the control loop has one SingleThreadedExecutor: at control rates rclp
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, InvalidHandle, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
@@ -165,6 +166,16 @@ class ManagedNode(LifecycleNode):
         return [listen(topic, kind) for topic, kind in spec.sensor_topics.items()]
 
 
+def spin_once(executor: Executor, timeout_s: float) -> None:
+    """Serve what is ready, or return after `timeout_s` [s].
+
+    While rclpy gathers what to wait for, another thread may destroy a part of it. For some kinds of parts it then
+    raises InvalidHandle, although looking again is all that is needed.
+    """
+    with contextlib.suppress(InvalidHandle):
+        executor.spin_once(timeout_sec=timeout_s)
+
+
 def run(
     node_class: type[ManagedNode],
     name: str,
@@ -186,7 +197,7 @@ def run(
     executor.add_node(node)
     try:
         while not stop.is_set() and rclpy.ok() and (parent is None or os.getppid() == parent):
-            executor.spin_once(timeout_sec=SIGNAL_CHECK_S)
+            spin_once(executor, SIGNAL_CHECK_S)
     except ExternalShutdownException:
         node.get_logger().info("ROS was shut down")
     finally:

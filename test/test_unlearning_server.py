@@ -5,14 +5,17 @@ A point without physics drives behind real nodes, over DDS; its policy and its b
 
 import dataclasses
 import re
+import signal
 import threading
 
 import pytest
 
 pytest.importorskip("rclpy")
 
+import rclpy
 from conftest import POINT_SPEC
 from point_logs import SIMULATION, drive
+from rclpy.executors import MultiThreadedExecutor
 from ros_testing import RosGraph
 from std_srvs.srv import Trigger
 
@@ -23,7 +26,8 @@ from saferule_core import agents
 from saferule_core.data.bags import read_bags, write_bags
 from saferule_core.spec import load_spec, parse_spec
 from saferule_core.store import Card, PolicyStore
-from saferule_ros.client import UnlearnClient
+from saferule_ros.client import NoAnswer, UnlearnClient
+from saferule_ros.managed_node import spin_once
 
 pytestmark = pytest.mark.ros
 
@@ -245,3 +249,46 @@ def test_an_inactive_server_says_how_to_activate_it(tmp_path_factory, site, requ
         result = UnlearnClient(alone.node).repair(request_for(), lambda _feedback: None)
         assert result.status == UnlearnResult.STATUS_BAD_REQUEST
         assert "activate" in result.message
+
+
+def test_a_caller_hears_that_the_server_died(tmp_path_factory, site, request_for):
+    with RosGraph(tmp_path_factory.mktemp("dying")) as alone:
+        server = start_server(alone, site)
+        alone.configure(server)
+        alone.activate(server)
+        heard, ended = threading.Event(), []
+
+        def ask():
+            try:
+                UnlearnClient(alone.node).repair(request_for(swap=False), lambda _feedback: heard.set())
+            except NoAnswer as error:
+                ended.append(str(error))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        assert heard.wait(30.0)
+        alone.stop(server, signal.SIGKILL)
+        asking.join(60.0)
+        assert ended and "unlearning_server is gone" in ended[0]
+
+
+def test_subscriptions_may_come_and_go_while_a_node_spins(graph):
+    """rclpy raises InvalidHandle when a part of a node goes while it gathers what to wait for."""
+    node = rclpy.create_node("restless", context=graph.node.context)
+    executor = MultiThreadedExecutor(num_threads=2, context=graph.node.context)
+    executor.add_node(node)
+    stop = threading.Event()
+
+    def spin():
+        while not stop.is_set():
+            spin_once(executor, 0.001)
+
+    spinning = threading.Thread(target=spin)
+    spinning.start()
+    for _ in range(300):
+        node.destroy_subscription(node.create_subscription(PolicyStatus, "policy_status", print, 1))
+    assert spinning.is_alive()
+    stop.set()
+    spinning.join(10.0)
+    executor.shutdown(timeout_sec=1.0)
+    node.destroy_node()
