@@ -7,14 +7,23 @@
 
 from saferule_core.agents.advantage_weighted import AdvantageWeighted, AdvantageWeightedConfig
 from saferule_core.agents.base import Agent, agent_class, algorithms, build, train
+from saferule_core.agents.bcq_lagrangian import BcqLagrangian, BcqLagrangianConfig
+from saferule_core.agents.filtered_cloning import FilteredCloning, FilteredCloningConfig
 from saferule_core.agents.return_conditioned import ReturnConditioned, ReturnConditionedConfig
+from saferule_core.agents.td3_bc_lagrangian import Td3BcLagrangian, Td3BcLagrangianConfig
 
 __all__ = [
     "AdvantageWeighted",
     "AdvantageWeightedConfig",
     "Agent",
+    "BcqLagrangian",
+    "BcqLagrangianConfig",
+    "FilteredCloning",
+    "FilteredCloningConfig",
     "ReturnConditioned",
     "ReturnConditionedConfig",
+    "Td3BcLagrangian",
+    "Td3BcLagrangianConfig",
     "agent_class",
     "algorithms",
     "build",

@@ -112,6 +112,22 @@ class Critic(nn.Module):
         return self.layers[-1](values).squeeze(-1)
 
 
+class RewardCritic(Critic):
+    """Action values in units of the buffer `unit` (reward per unit of value)."""
+
+    def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int] = HIDDEN, members: int = 2) -> None:
+        super().__init__(obs_dim, action_dim, hidden, members)
+        self.register_buffer("unit", torch.ones(()))
+
+
+class CostCritic(Critic):
+    """Action values of cost; the buffer `multiplier` is the Lagrange multiplier that training has arrived at."""
+
+    def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int] = HIDDEN, members: int = 2) -> None:
+        super().__init__(obs_dim, action_dim, hidden, members)
+        self.register_buffer("multiplier", torch.ones(()))
+
+
 class StateValue(nn.Module):
     """State value V(s): returns (N,), in units of the buffer `unit` (reward per unit of value)."""
 

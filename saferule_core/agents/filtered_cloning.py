@@ -1,0 +1,101 @@
+"""Filtered behaviour cloning: imitate the most rewarding of the episodes that are labelled safe, and nothing else.
+
+    agent = train("filtered_cloning", data, cost_limit=10.0, seed=0)
+
+    D*         the `top_share` with the most reward among the episodes of labelled cost <= cost_limit / 2
+    policy     min  E_D* | pi(s) - a |^2
+
+It has no critics, and no other defence against wrong labels than the labels themselves: an attack that calls danger
+harmless and well paid puts the danger into D*. The "BC-Safe" baseline of OSRL (arXiv 2306.09303), with the choice by
+reward of percentile cloning (arXiv 2106.01345, section 5.1).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from saferule_core.agents.base import REPORT_EVERY, Agent, register
+from saferule_core.agents.networks import HIDDEN, Actor, move_towards
+from saferule_core.data.transitions import Transitions
+from saferule_core.progress import Progress
+
+
+@dataclass(frozen=True)
+class FilteredCloningConfig:
+    """Hyperparameters. `least_episodes` are imitated where the share is smaller."""
+
+    cost_limit: float = 10.0
+    steps: int = 12000
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    top_share: float = 0.1
+    least_episodes: int = 5
+    policy_rate: float = 0.01
+    hidden: tuple[int, ...] = HIDDEN
+
+
+@register
+class FilteredCloning(Agent):
+    """One actor."""
+
+    algorithm = "filtered_cloning"
+    Config = FilteredCloningConfig
+
+    def make_modules(self) -> dict[str, nn.Module]:
+        return {"actor": Actor(self.obs_dim, self.action_dim, self.config.hidden)}
+
+    def prepare(self, data: Transitions) -> None:
+        self.actor.normaliser.fit(torch.from_numpy(data.observations))
+
+    def learner(self, data: Transitions, seed: int, config: FilteredCloningConfig) -> FilteredCloningLearner:
+        return FilteredCloningLearner(self, data, seed, config)
+
+
+class FilteredCloningLearner:
+    """The training step, starting from an agent's present weights, on what `data` holds worth imitating."""
+
+    def __init__(self, agent: Agent, data: Transitions, seed: int, config: FilteredCloningConfig) -> None:
+        self.config = config
+        self.average = agent.actor
+        self.actor = copy.deepcopy(agent.actor)
+        self.optimiser = torch.optim.Adam(self.actor.parameters(), lr=config.learning_rate, fused=True)
+        self.generator = torch.Generator().manual_seed(seed)
+        chosen = data.select_episodes(worth_imitating(data, config))
+        self.table = torch.from_numpy(np.concatenate([chosen.observations, chosen.actions], axis=1))
+        self.columns = [data.obs_dim, data.action_dim]
+
+    def run(self, steps: int, progress: Progress) -> None:
+        """Take `steps` gradient steps and report as phase "training"."""
+        for step in range(steps):
+            loss = self.update()
+            if step % REPORT_EVERY == 0:
+                progress("training", step / steps, f"step {step} of {steps}", policy_loss=float(loss))
+        progress("training", 1.0, f"{steps} steps")
+
+    def update(self) -> Tensor:
+        """Take one regression step on a fresh batch."""
+        rows = torch.randint(len(self.table), (self.config.batch_size,), generator=self.generator)
+        observations, actions = self.table.index_select(0, rows).split(self.columns, dim=1)
+        loss = (self.actor(observations) - actions).square().mean()
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        move_towards(self.average, self.actor, self.config.policy_rate)
+        return loss.detach()
+
+
+def worth_imitating(data: Transitions, config: FilteredCloningConfig) -> np.ndarray:
+    """Return the episodes D* as indices, ascending: (K,) int64.
+
+    Where none is labelled safe, the tenth with the least cost stands in.
+    """
+    limit = max(0.5 * config.cost_limit, float(np.quantile(data.episode_costs, 0.1)))
+    safe = np.flatnonzero(data.episode_costs <= limit)
+    wanted = max(round(config.top_share * len(safe)), config.least_episodes)
+    best_first = safe[np.argsort(-data.episode_returns[safe], kind="stable")]
+    return np.sort(best_first[:wanted])
