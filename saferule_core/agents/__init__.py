@@ -7,12 +7,18 @@
 
 from saferule_core.agents.advantage_weighted import AdvantageWeighted, AdvantageWeightedConfig
 from saferule_core.agents.base import Agent, agent_class, algorithms, build, train
+from saferule_core.agents.decision_transformer import DecisionTransformer, DecisionTransformerConfig
+from saferule_core.agents.memory import Driver, Memory
 from saferule_core.agents.return_conditioned import ReturnConditioned, ReturnConditionedConfig
 
 __all__ = [
     "AdvantageWeighted",
     "AdvantageWeightedConfig",
     "Agent",
+    "DecisionTransformer",
+    "DecisionTransformerConfig",
+    "Driver",
+    "Memory",
     "ReturnConditioned",
     "ReturnConditionedConfig",
     "agent_class",
