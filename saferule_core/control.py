@@ -7,6 +7,10 @@
 
 Every tick gives a command. Where the policy may not or cannot drive (a latched stop, a hold, stale or non-finite
 input, a non-finite action) it is the safe-stop command of the description, with the reason.
+
+The controller remembers what was observed and commanded in the last ticks, whoever decided on it, so that a policy with
+a memory knows what really happened, also right after a swap. An episode marker or a tick without fresh input begins
+the memory anew.
 """
 
 from __future__ import annotations
@@ -18,16 +22,17 @@ from typing import Protocol
 
 import numpy as np
 
+from saferule_core.agents.memory import LONGEST_MEMORY, Memory
 from saferule_core.errors import InputError
-from saferule_core.signals import RateLimiter, SignalReader
+from saferule_core.signals import RateLimiter, SignalReader, stamp_of
 from saferule_core.spec import RobotSpec
 
 
 class Policy(Protocol):
     """What drives, for example a `saferule_core.store.bundle.Policy`."""
 
-    def act(self, observations: np.ndarray) -> np.ndarray:
-        """Return actions (N, action_dim) in [-1, 1] for observations (N, obs_dim) float32."""
+    def act(self, observations: np.ndarray, memory: Memory) -> np.ndarray:
+        """Return actions (N, action_dim) in [-1, 1] for observations (N, obs_dim) float32 and what came before."""
 
 
 class ControlState(enum.Enum):
@@ -99,17 +104,26 @@ class Controller:
         self._reader = SignalReader(spec)
         self._limiter = RateLimiter(spec)
         self._schedule = TickSchedule(spec.period_ns)
+        self._memory = Memory(LONGEST_MEMORY, spec.obs_dim, spec.action_dim)
+        self._episode: str | None = None
+        self._begins_ns: int | None = None
         self._held = ""
         self._stopped = ""
         self._last_wall = time.perf_counter()
 
     def restart(self) -> None:
-        """Forget sensors, holds and counters; the policy stays. For the moment before the first tick."""
+        """Forget sensors, memory, holds and counters; the policy stays. For the moment before the first tick."""
         self.__init__(self.spec, self._policy, self.policy_id)
 
     def update(self, topic: str, message: object, received_ns: int) -> None:
-        """Take a sensor message."""
-        self._reader.update(topic, message, received_ns)
+        """Take a message of a sensor topic or the episode marker, received at ROS time [ns]."""
+        if topic in self._reader.topics:
+            self._reader.update(topic, message, received_ns)
+        marker = self.spec.episode.marker
+        if marker is not None and topic == marker.topic:
+            episode = str(self.spec.path(marker.field).get(message))
+            if episode != self._episode:
+                self._episode, self._begins_ns = episode, stamp_of(message, received_ns)
 
     def hold(self, reason: str) -> None:
         """Send the safe command until `resume`."""
@@ -148,19 +162,37 @@ class Controller:
             state, reason = ControlState.HOLDING, self._held
         stale = False
         command = dict(self.spec.safe_command())
+        observation = self._observe(now_ns)
         if state is ControlState.RUNNING:
             try:
-                command = self._drive(now_ns)
+                command = self._limiter.limit(self._drive(observation))
             except InputError as error:
                 stale, state, reason = True, ControlState.STOPPED, str(error)
-        command = self._limiter.limit(command) if state is ControlState.RUNNING else command
+        self._remember(observation, command)
         compute = time.perf_counter() - begun
         self._count(missed, stale, lateness, compute)
         return Tick(self.statistics.ticks, command, state, reason, missed, interval, compute)
 
-    def _drive(self, now_ns: int) -> dict[str, float]:
-        observation = self.spec.observe(self._reader.physical(now_ns))
-        action = self._policy.act(observation[None])[0]
+    def _observe(self, now_ns: int) -> np.ndarray | InputError:
+        """Return the newest observation (obs_dim,), or why there is none; where it begins an episode, forget."""
+        if self._begins_ns is not None and (self._reader.stamp() or 0) >= self._begins_ns:
+            self._begins_ns = None
+            self._memory.clear()
+        try:
+            return self.spec.observe(self._reader.physical(now_ns))
+        except InputError as error:
+            return error
+
+    def _remember(self, observation: np.ndarray | InputError, command: dict[str, float]) -> None:
+        if isinstance(observation, InputError):
+            self._memory.clear()
+        else:
+            self._memory.add(observation[None], self.spec.normalise_action(command)[None])
+
+    def _drive(self, observation: np.ndarray | InputError) -> dict[str, float]:
+        if isinstance(observation, InputError):
+            raise observation
+        action = self._policy.act(observation[None], self._memory)[0]
         if not np.isfinite(action).all():
             raise InputError(f"policy {self.policy_id[:12]}: expected a finite action, found {action}")
         return {name: float(value) for name, value in self.spec.command(action).items()}

@@ -69,6 +69,7 @@ class PolicyExecutor(ManagedNode):
         self._subscriptions_made = [
             *self.subscribe_sensors(self._spec, self._on_sensor, SENSOR),
             self.create_subscription(Bool, "safety_stop", self._on_safety_stop, LATCHED),
+            *self._marker_subscription(),
         ]
         self._services_made = [
             self.create_service(
@@ -110,6 +111,14 @@ class PolicyExecutor(ManagedNode):
         loader = self.__dict__.pop("_loader", None)
         if loader is not None:
             loader.shutdown(wait=True)
+
+    def _marker_subscription(self) -> list:
+        """Listen to the episode marker, where there is one that is no sensor: only its changes count here."""
+        marker = self._spec.episode.marker
+        if marker is None or marker.topic in self._spec.sensor_topics:
+            return []
+        kind, topic = message_class(marker.type), marker.topic
+        return [self.create_subscription(kind, topic, lambda message: self._on_sensor(topic, message), STATUS)]
 
     # -- ticks -----------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,8 @@ from saferule_core.data.transitions import Transitions
 
 STEPS = 40
 COST_LIMIT = 5.0
+SMALL = {"decision_transformer": {"context": 4, "width": 16, "heads": 2, "hidden": (16, 16), "batch_size": 64}}
+"""Options that make an agent quick to train on these logs."""
 
 
 def relabel(data: Transitions) -> Transitions:

@@ -8,6 +8,7 @@ import torch
 from point_mass import COST_LIMIT, drive
 
 from saferule_core import agents
+from saferule_core.agents.memory import LONGEST_MEMORY, Memory
 from saferule_core.agents.returns import discounted_to_go
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import Cancelled, DataError, SaferuleError
@@ -109,7 +110,8 @@ def test_to_go_restarts_with_every_episode_and_continues_the_tail():
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_action_distance_is_that_of_the_deployed_policy(algorithm, logs):
     agent = agents.train(algorithm, logs, COST_LIMIT, seed=0, steps=5)
-    expected = np.square(agent.act(logs.observations) - logs.actions).sum(1)
+    before = Memory.logged(logs, np.arange(len(logs)), LONGEST_MEMORY)
+    expected = np.square(agent.act(logs.observations, before) - logs.actions).sum(1)
     np.testing.assert_allclose(agent.action_distance(logs), expected, rtol=1e-4, atol=1e-6)
 
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace as Message
 import numpy as np
 import pytest
 
+from saferule_core.agents.memory import LONGEST_MEMORY
 from saferule_core.control import Controller, ControlState, TickSchedule
 
 TICK = 100_000_000
@@ -17,8 +18,23 @@ class Constant:
     def __init__(self, value):
         self.value = value
 
-    def act(self, observations):
+    def act(self, observations, memory):
         return np.full((len(observations), 2), self.value, dtype=np.float32)
+
+
+class Listener(Constant):
+    """The same, and keeps what the controller remembers before each of its ticks."""
+
+    def __init__(self, value):
+        super().__init__(value)
+        self.told = []
+
+    def act(self, observations, memory):
+        known = memory.known[0]
+        self.told.append(
+            (memory.observations[0, memory.steps - known :, 0].copy(), memory.actions[0, memory.steps - known :].copy())
+        )
+        return super().act(observations, memory)
 
 
 def odometry(x=0.0, sec=1.0):
@@ -107,3 +123,80 @@ def test_swapping_from_another_thread_gives_each_tick_one_whole_policy(controlle
         stop.set()
         thread.join()
     assert set(commands) <= {-3.5, 3.5}
+
+
+def run(controller, positions, first=0):
+    """Tick once at each position x [m]; the observation of x is a tenth of it."""
+    for tick, x in enumerate(positions, start=first):
+        controller.update("odom", odometry(x, 1.0 + tick / 10), 0)
+        controller.tick(1_000_000_000 + tick * TICK)
+
+
+def test_after_a_swap_the_new_policy_remembers_what_the_old_one_did(controller):
+    run(controller, [1.0, 2.0])
+    successor = Listener(-1.0)
+    controller.swap(successor, "second")
+    run(controller, [3.0, 4.0], first=2)
+    observations, actions = successor.told[-1]
+    np.testing.assert_allclose(observations, [0.1, 0.2, 0.3], rtol=1e-6)
+    np.testing.assert_allclose(actions[:, 0], [1.0, 1.0, -1.0])
+
+
+def test_the_memory_holds_what_was_sent_and_not_what_the_policy_wanted(controller):
+    policy = Listener(1.0)
+    controller.swap(policy, "second")
+    run(controller, [1.0, 2.0])
+    controller.hold("operator")
+    run(controller, [3.0], first=2)
+    controller.resume()
+    run(controller, [4.0], first=3)
+    observations, actions = policy.told[-1]
+    np.testing.assert_allclose(observations, [0.1, 0.2, 0.3], rtol=1e-6)
+    np.testing.assert_allclose(actions, [[1.0, 1.0 / 3.5], [1.0, 2.0 / 3.5], [0.0, 0.0]], rtol=1e-6)  # force_y: 10 N/s
+
+
+@pytest.fixture
+def announced(controller):
+    """A controller whose robot marks its episodes, and the policy in it."""
+    policy = Listener(1.0)
+    controller.swap(policy, "second")
+    controller.update("episode", Message(stamp=Message(sec=1, nanosec=0), frame_id="episode_0"), 0)
+    run(controller, [1.0, 2.0])
+    return controller, policy
+
+
+def test_a_new_episode_marker_begins_the_memory_anew_and_a_repeated_one_does_not(announced):
+    controller, policy = announced
+    controller.update("episode", Message(stamp=Message(sec=1, nanosec=2 * TICK), frame_id="episode_0"), 0)
+    run(controller, [3.0], first=2)
+    assert len(policy.told[-1][0]) == 2
+    controller.update("episode", Message(stamp=Message(sec=1, nanosec=3 * TICK), frame_id="episode_1"), 0)
+    run(controller, [4.0, 5.0], first=3)
+    assert [len(observations) for observations, _ in policy.told] == [0, 1, 2, 0, 1]
+
+
+def test_a_marker_counts_from_the_state_that_it_is_stamped_with(announced):
+    controller, policy = announced
+    controller.update("episode", Message(stamp=Message(sec=1, nanosec=3 * TICK), frame_id="episode_1"), 0)
+    run(controller, [3.0, 4.0, 5.0], first=2)
+    assert [len(observations) for observations, _ in policy.told] == [0, 1, 2, 0, 1]
+
+
+def test_after_a_gap_in_the_sensors_nothing_is_remembered(announced):
+    controller, policy = announced
+    controller.tick(2_000_000_000)
+    run(controller, [3.0, 4.0], first=11)
+    assert [len(observations) for observations, _ in policy.told] == [0, 1, 0, 1]
+
+
+def test_a_restart_forgets(announced):
+    controller, policy = announced
+    controller.restart()
+    run(controller, [3.0], first=2)
+    assert len(policy.told[-1][0]) == 0
+
+
+def test_the_memory_does_not_grow(announced):
+    controller, policy = announced
+    run(controller, np.linspace(0.0, 1.0, 50), first=2)
+    assert len(policy.told[-1][0]) == LONGEST_MEMORY

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from saferule_core import agents
 from saferule_core.data.episode_log import transitions_of
 from saferule_core.errors import Cancelled, SimulationError
 from saferule_core.sim.collect import collect_episodes, reset_seed
 from saferule_core.sim.rollout import run_episodes
 from saferule_core.spec import load_spec, parse_spec
+from saferule_core.store import Card, bundle
 
 BALL = Path(__file__).parents[1] / "config" / "ball_circle.yaml"
 
@@ -163,3 +166,12 @@ def test_logs_hold_what_was_sensed_commanded_and_judged():
     state, following = spec.physical(data.observations), spec.physical(data.next_observations)
     rewards = spec.step_reward(following, state, spec.command(data.actions))
     np.testing.assert_allclose(rewards, data.rewards, atol=1e-4)
+
+
+def test_a_policy_with_a_memory_forgets_between_episodes(spec, tmp_path):
+    torch.manual_seed(0)
+    agent = agents.build("decision_transformer", spec.obs_dim, spec.action_dim, {})
+    bundle.save(tmp_path / "policy", agent, spec, Card(seed=0))
+    alone = run_episodes(spec, tmp_path / "policy", [5])
+    after_another = run_episodes(spec, tmp_path / "policy", [3, 5])
+    np.testing.assert_array_equal(alone[0].path, after_another[1].path)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from point_mass import COST_LIMIT, poisoned_logs, relabel, true_cost
+from point_mass import COST_LIMIT, SMALL, poisoned_logs, relabel, true_cost
 
 from saferule_core import agents
 from saferule_core.agents.returns import discounted_to_go
@@ -35,10 +35,11 @@ def problems():
     poisoned = Transitions.concatenate([retain, forget])
     return {
         family: UnlearningProblem(
-            agents.train(family, poisoned, COST_LIMIT, 0, steps=400), retain, forget, COST_LIMIT, 0, relabel
+            agents.train(family, poisoned, COST_LIMIT, 0, steps=400, **SMALL.get(family, {})),
+            retain, forget, COST_LIMIT, 0, relabel,
         )
         for family in FAMILIES
-    }
+    }  # fmt: skip
 
 
 def weights(agent):

@@ -9,14 +9,13 @@ Reward and cost are normalised as in DSRL (arXiv 2306.09303): (R - R_min) / (R_m
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from benchmarks.unlearning.poisoning import Trigger
-from saferule_core.agents import Agent
+from saferule_core.agents import Agent, Driver
 from saferule_core.errors import SpecError
 from saferule_core.sim.robots import make_robot
 from saferule_core.spec import RobotSpec
@@ -86,25 +85,18 @@ class Course:
 
     def drive(self, agent: Agent, trigger: Trigger | None = None, episodes: int | None = None) -> Drive:
         """Drive the first `episodes` starts, all by default, with `trigger` shown in each observation."""
-        results = [self._episode(driving(agent), start, trigger) for start in self.starts[:episodes]]
+        driver = agent.driver()
+        results = [self._episode(driver, start, trigger) for start in self.starts[:episodes]]
         rewards, costs = np.array(results, dtype=np.float64).T
         return Drive(rewards, costs, self.cost_limit, self.reward_range)
 
-    def _episode(self, act: Callable[[np.ndarray], np.ndarray], start: int, trigger: Trigger | None) -> list[float]:
+    def _episode(self, driver: Driver, start: int, trigger: Trigger | None) -> list[float]:
+        driver.reset()
         observation, reward, cost = self.robot.reset(start)[None], 0.0, 0.0
         for _ in range(self.spec.episode.max_steps):
             shown = observation if trigger is None else trigger(observation)
-            step = self.robot.step(act(shown)[0])
+            step = self.robot.step(driver.act(shown)[0])
             observation, reward, cost = step.observation[None], reward + step.reward, cost + step.cost
             if step.terminated or step.truncated:
                 break
         return [reward, cost]
-
-
-def driving(agent: Agent) -> Callable[[np.ndarray], np.ndarray]:
-    """Return what maps observations (1, obs_dim) to actions from the beginning of an episode on."""
-    if not hasattr(agent, "driver"):
-        return agent.act
-    driver = agent.driver()
-    driver.reset(1)
-    return driver.act

@@ -8,7 +8,9 @@
 from saferule_core.agents.advantage_weighted import AdvantageWeighted, AdvantageWeightedConfig
 from saferule_core.agents.base import Agent, agent_class, algorithms, build, train
 from saferule_core.agents.bcq_lagrangian import BcqLagrangian, BcqLagrangianConfig
+from saferule_core.agents.decision_transformer import DecisionTransformer, DecisionTransformerConfig
 from saferule_core.agents.filtered_cloning import FilteredCloning, FilteredCloningConfig
+from saferule_core.agents.memory import Driver, Memory
 from saferule_core.agents.return_conditioned import ReturnConditioned, ReturnConditionedConfig
 from saferule_core.agents.td3_bc_lagrangian import Td3BcLagrangian, Td3BcLagrangianConfig
 
@@ -20,6 +22,10 @@ __all__ = [
     "BcqLagrangianConfig",
     "FilteredCloning",
     "FilteredCloningConfig",
+    "DecisionTransformer",
+    "DecisionTransformerConfig",
+    "Driver",
+    "Memory",
     "ReturnConditioned",
     "ReturnConditionedConfig",
     "Td3BcLagrangian",

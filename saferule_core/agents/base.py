@@ -13,37 +13,19 @@ import copy
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from saferule_core.agents.networks import evaluate
+from saferule_core.agents.memory import ActorInputs, Driver, Memory, logged_inputs, memory_of, propose
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import DataError, SaferuleError
 from saferule_core.progress import Progress, silent
 
 REPORT_EVERY = 20
-DISTANCE_ROWS = 8192
-
-
-@dataclass(frozen=True)
-class ActorInputs:
-    """What an actor is told at each logged step: `actor(*inputs.batch(rows))` proposes actions, with a gradient.
-
-    columns: tensors with one row per step; observations alone, or observations and contexts.
-    """
-
-    columns: tuple[Tensor, ...]
-
-    def __len__(self) -> int:
-        return len(self.columns[0])
-
-    def batch(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Return the inputs of some steps; rows: (B,) int64."""
-        return tuple(column.index_select(0, rows) for column in self.columns)
+DISTANCE_ROWS = 2048
 
 
 class Learner(Protocol):
@@ -59,7 +41,8 @@ class Agent:
     Subclasses set `algorithm` and `Config`, make their modules in `make_modules`, prepare them for data in
     `prepare`, and return their training step in `learner`. This is all that unlearning knows of an agent:
 
-    actor             observations (N, obs_dim) -> actions in [-1, 1]; with more arguments for a conditioned policy
+    actor             observations (N, obs_dim) -> actions in [-1, 1]; with more arguments for a conditioned policy,
+                      and of another shape for one with a memory (see `memory.py`)
     inputs            what `actor` is told at each logged step, as logged or as deployed
     action_distance   how far the deployed policy is from logged actions
     learner           the agent's own training step, from its present weights on
@@ -100,9 +83,7 @@ class Agent:
 
         deployed: with what the deployed policy asks for, instead of what each logged episode really gave.
         """
-        columns = (torch.from_numpy(data.observations),)
-        contexts = None if deployed else self.contexts(data)
-        return ActorInputs(columns if contexts is None else (*columns, torch.from_numpy(contexts)))
+        return logged_inputs(data, None if deployed else self.contexts(data), memory_of(self.actor))
 
     def action_distance(self, data: Transitions) -> np.ndarray:
         """Return |pi(s) - a|^2 of the deployed policy and the logged actions, per step: (N,) float32."""
@@ -153,9 +134,16 @@ class Agent:
         for name in names:
             self._modules.pop(name, None)
 
-    def act(self, observations: np.ndarray) -> np.ndarray:
-        """Return actions (N, action_dim) float32 for observations (N, obs_dim)."""
-        return evaluate(self.actor, observations)
+    def act(self, observations: np.ndarray, memory: Memory | None = None) -> np.ndarray:
+        """Return actions (N, action_dim) float32 for observations (N, obs_dim) of N robots.
+
+        memory: what came before, for an actor that looks back; None at the beginning of an episode.
+        """
+        return propose(self.actor, observations, memory)
+
+    def driver(self) -> Driver:
+        """Return what drives robots with this policy step by step, whether it has a memory or not."""
+        return Driver(self.actor, Memory(memory_of(self.actor), self.obs_dim, self.action_dim))
 
     def hyperparameters(self) -> dict[str, Any]:
         """Return a JSON-able dictionary that `build` turns back into an untrained agent of this shape."""

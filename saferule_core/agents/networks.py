@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -145,13 +144,6 @@ class StateValue(nn.Module):
 def move_towards(average: nn.Module, module: nn.Module, rate: float) -> None:
     """Exponential moving average of weights: average <- (1 - rate) average + rate module."""
     torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), rate)
-
-
-@torch.no_grad()
-def evaluate(module: nn.Module, observations: np.ndarray) -> np.ndarray:
-    """Return module(observations) for an array (N, obs_dim), as float32."""
-    inputs = torch.from_numpy(np.ascontiguousarray(observations, dtype=np.float32))
-    return module(inputs).numpy()
 
 
 def load_optimiser() -> None:

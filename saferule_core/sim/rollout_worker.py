@@ -87,8 +87,13 @@ def _driving(drive: dict[str, str], spec: RobotSpec, robot: SimulatedRobot) -> C
     from saferule_core.store import bundle
 
     torch.set_num_threads(1)
-    act = bundle.load_policy(drive["bundle"], spec).act
-    return lambda _: lambda observation: act(observation[None])[0]
+    driver = bundle.load_policy(drive["bundle"], spec).agent.driver()
+
+    def policy(_: dict[str, Any]) -> Drive:
+        driver.reset()
+        return lambda observation: driver.act(observation[None])[0]
+
+    return policy
 
 
 def _run_episode(spec: RobotSpec, robot: SimulatedRobot, drive: Drive, job: dict[str, Any]) -> dict[str, Any]:

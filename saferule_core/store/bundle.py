@@ -34,7 +34,7 @@ from safetensors.torch import save as save_tensors
 
 import saferule_core
 from saferule_core import agents
-from saferule_core.agents import Agent
+from saferule_core.agents import Agent, Memory
 from saferule_core.errors import SaferuleError, StoreError
 from saferule_core.spec import RobotSpec, parse_spec
 from saferule_core.store.card import FORMAT, Card, TensorInfo, decode_card, encode_card
@@ -56,9 +56,9 @@ class Policy:
     card: Card
     agent: Agent
 
-    def act(self, observations: np.ndarray) -> np.ndarray:
-        """Return actions (N, action_dim) float32 in [-1, 1] for observations (N, obs_dim)."""
-        return self.agent.act(observations)
+    def act(self, observations: np.ndarray, memory: Memory | None = None) -> np.ndarray:
+        """Return actions (N, action_dim) float32 in [-1, 1] for observations (N, obs_dim); see `Agent.act`."""
+        return self.agent.act(observations, memory)
 
 
 def save(directory: str | Path, agent: Agent, spec: RobotSpec, card: Card) -> str:

@@ -11,7 +11,7 @@ The policy is asked as it is deployed, at the logged states and at those that fo
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -73,7 +73,9 @@ def halves(values: Tensor) -> tuple[Tensor, Tensor]:
 
 def joined(parts: Iterable[ActorInputs]) -> ActorInputs:
     """Return the inputs of several data sets, in order."""
-    return ActorInputs(tuple(torch.cat(columns) for columns in zip(*(part.columns for part in parts), strict=True)))
+    first, *others = parts
+    columns = zip(first.columns, *(other.columns for other in others), strict=True)
+    return replace(first, columns=tuple(torch.cat(pieces) for pieces in columns))
 
 
 def one_later(data: Transitions) -> Transitions:

@@ -22,6 +22,7 @@ from saferule_core.agents.base import Agent
 from saferule_core.agents.networks import move_towards
 from saferule_core.agents.returns import discounted_to_go
 from saferule_core.data.transitions import Transitions
+from saferule_core.unlearning.contrast import joined
 from saferule_core.unlearning.evidence import Evidence
 from saferule_core.unlearning.options import SafeRuleOptions
 from saferule_core.unlearning.preference import COST_DISCOUNT, Preference
@@ -70,9 +71,10 @@ class PlainRepairer:
     def step(self) -> dict[str, float]:
         rows = self.batches.pop()
         forget = self.forget.draw()
-        proposed = self.regression.actor(torch.cat([self.observations.index_select(0, rows), forget[0]]))
+        observations = self.forget.observations.index_select(0, forget)
+        proposed = self.regression.actor(torch.cat([self.observations.index_select(0, rows), observations]))
         kept = (proposed[: len(rows)] - self.actions.index_select(0, rows)).square().sum(1).mean()
-        return self.regression.descend(kept, self.forget.loss(proposed[len(rows) :], forget[1]))
+        return self.regression.descend(kept, self.forget.loss(proposed[len(rows) :], forget))
 
     def candidates(self) -> list[nn.Module]:
         return [copy.deepcopy(self.regression.average)]
@@ -90,28 +92,24 @@ class ConditionedRepairer:
         agent.aim(self.retain, self.contexts, agent.config.target_quantile)
         self.regression = Regression(agent, options, sum(steps for _, steps in self.stages))
         self.forget = ForgetTerm(evidence.forget, options, seed)
-        danger = self.forget.rows
-        parts = [
-            (evidence.retain.observations, evidence.forget.observations[danger]),
-            (self.contexts, agent.contexts(evidence.forget)[danger]),
-            (evidence.retain.actions, evidence.forget.actions[danger]),
-        ]
-        self.widths = [part[0].shape[1] for part in parts]
-        self.table = torch.from_numpy(np.concatenate([np.concatenate(part) for part in parts], axis=1))
+        self.inputs = joined(agent.inputs(data) for data in (evidence.retain, evidence.forget))
+        self.actions = torch.from_numpy(np.concatenate([evidence.retain.actions, evidence.forget.actions]))
+        self.retained = len(evidence.retain)
+        self.rows = torch.cat([torch.arange(self.retained), self.retained + self.forget.rows])
         self.generator = torch.Generator().manual_seed(seed)
 
     def start_stage(self, beta: float, multiplier: float, steps: int) -> None:
         """Every action counts here; the multiplier acts on what is asked for."""
 
     def step(self) -> dict[str, float]:
-        actor = self.regression.actor
-        rows = torch.randint(len(self.table), (self.options.conditioned_batch_size,), generator=self.generator)
-        observations, contexts, actions = self.table.index_select(0, rows).split(self.widths, dim=1)
+        actor, size = self.regression.actor, self.options.conditioned_batch_size
+        kept_rows = self.rows[torch.randint(len(self.rows), (size,), generator=self.generator)]
         forget = self.forget.draw()
-        asked = actor.target.expand(len(forget[0]), -1)
-        proposed = actor(torch.cat([observations, forget[0]]), torch.cat([contexts, asked]))
-        kept = (proposed[: len(rows)] - actions).square().sum(1).mean()
-        return self.regression.descend(kept, self.forget.loss(proposed[len(rows) :], forget[1]))
+        *seen, contexts = self.inputs.batch(torch.cat([kept_rows, self.retained + forget]))
+        contexts[size:] = actor.target
+        proposed = actor(*seen, contexts)
+        kept = (proposed[:size] - self.actions.index_select(0, kept_rows)).square().sum(1).mean()
+        return self.regression.descend(kept, self.forget.loss(proposed[size:], forget))
 
     def candidates(self) -> list[nn.Module]:
         aimed = []
@@ -149,25 +147,24 @@ class ForgetTerm:
     """The forget set's dangerous actions, and the bounded loss that moves a policy away from them."""
 
     def __init__(self, forget: Transitions, options: SafeRuleOptions, seed: int) -> None:
-        self.rows = np.flatnonzero(discounted_to_go(forget, forget.costs, COST_DISCOUNT) > DANGEROUS)
-        self.observations = torch.from_numpy(forget.observations[self.rows])
-        self.actions = torch.from_numpy(forget.actions[self.rows])
+        danger = np.flatnonzero(discounted_to_go(forget, forget.costs, COST_DISCOUNT) > DANGEROUS)
+        self.rows = torch.from_numpy(danger)
+        self.observations, self.actions = torch.from_numpy(forget.observations), torch.from_numpy(forget.actions)
         self.size = options.forget_batch_size if len(self.rows) and options.repulsion > 0 else 0
         self.distance = options.forget_distance
         self.generator = torch.Generator().manual_seed(seed + 1)
 
-    def draw(self) -> tuple[Tensor, Tensor]:
-        """Return a batch of observations and actions to be forgotten; empty where there is no danger."""
+    def draw(self) -> Tensor:
+        """Return a batch of rows of the forget set whose actions are to be forgotten; empty if there is no danger."""
         if not self.size:
-            return self.observations[:0], self.actions[:0]
-        picked = torch.randint(len(self.rows), (self.size,), generator=self.generator)
-        return self.observations.index_select(0, picked), self.actions.index_select(0, picked)
+            return self.rows[:0]
+        return self.rows[torch.randint(len(self.rows), (self.size,), generator=self.generator)]
 
-    def loss(self, proposed: Tensor, forgotten: Tensor) -> Tensor:
+    def loss(self, proposed: Tensor, rows: Tensor) -> Tensor:
         """Return the mean of max(0, m - |pi(s) - a|^2): zero once an action is `distance` m away."""
         if not self.size:
             return torch.zeros(())
-        return (self.distance - (proposed - forgotten).square().sum(1)).clamp_min(0).mean()
+        return (self.distance - (proposed - self.actions[rows]).square().sum(1)).clamp_min(0).mean()
 
 
 def repairer_of(

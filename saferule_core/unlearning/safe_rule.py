@@ -105,8 +105,7 @@ class Repair:
         probabilities = preference.probabilities(self.options.stages[-1][0], options.multiplier)
         beginnings = random.choice(retain.episode_bounds[:-1], options.audit_starts // 6)
         preferred = random.choice(preference.rows, options.audit_starts - len(beginnings), p=probabilities)
-        starts = retain.observations[np.concatenate([beginnings, preferred])]
-        return Auditor(world, starts, self.evidence.costs_of, int(np.diff(retain.episode_bounds).max()))
+        return Auditor(world, retain, np.concatenate([beginnings, preferred]), self.evidence.costs_of)
 
     def run(self) -> UnlearningResult:
         """Take the stages, more of them while the audit is not content, then repair the critics."""

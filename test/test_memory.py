@@ -1,0 +1,174 @@
+"""What a policy with a memory looks back at is what really happened, in its own episode, however it is asked."""
+
+import numpy as np
+import pytest
+import torch
+from point_mass import COST_LIMIT, SMALL, drive
+
+from saferule_core import agents
+from saferule_core.agents.memory import LONGEST_MEMORY, Memory, elapsed, propose
+from saferule_core.errors import SaferuleError
+from saferule_core.unlearning.audit import STEPS, Auditor
+from saferule_core.unlearning.contrast import joined, one_later
+
+
+@pytest.fixture(scope="module")
+def logs():
+    return drive(np.linspace(0.1, 1.6, 12), seed=1)
+
+
+@pytest.fixture(scope="module")
+def agent(logs):
+    return agents.train(
+        "decision_transformer", logs, COST_LIMIT, seed=0, steps=40, **SMALL["decision_transformer"], blindness=0.5
+    )
+
+
+def proposed(agent, inputs, rows=None):
+    with torch.no_grad():
+        return agent.actor(*inputs.batch(torch.arange(len(inputs)) if rows is None else torch.tensor(rows))).numpy()
+
+
+def stepped(agent, data, kept):
+    """Return what the policy chooses step by step where the logged actions are applied, with a memory of `kept`."""
+    memory, chosen = Memory(kept, data.obs_dim, data.action_dim), []
+    for row, before in enumerate(elapsed(data)):
+        if before == 0:
+            memory.clear()
+        chosen.append(agent.act(data.observations[row][None], memory)[0])
+        memory.add(data.observations[row][None], data.actions[row][None])
+    return np.array(chosen)
+
+
+@pytest.mark.parametrize("kept", [3, LONGEST_MEMORY])
+def test_windows_of_a_log_and_steps_along_it_give_the_same_actions(agent, logs, kept):
+    few = logs.select_episodes(range(3))
+    np.testing.assert_allclose(
+        proposed(agent, agent.inputs(few, deployed=True)), stepped(agent, few, kept), rtol=0.0, atol=1e-6
+    )
+
+
+def test_a_driver_remembers_its_own_actions(agent, logs):
+    driver, actions = agent.driver(), []
+    driver.reset()
+    rows = logs.episodes()[0]
+    for observation in logs.observations[rows]:
+        actions.append(driver.act(observation[None])[0])
+    driven = logs.select_episodes([0]).replace(actions=np.array(actions))
+    np.testing.assert_allclose(proposed(agent, agent.inputs(driven, deployed=True)), actions, rtol=0.0, atol=1e-6)
+
+
+def test_a_driver_of_several_robots_is_as_many_drivers(agent, logs):
+    fleet, single = agent.driver(), agent.driver()
+    starts = np.stack([logs.observations[:6], logs.observations[40:46]])
+    fleet.reset(2)
+    single.reset()
+    together = [fleet.act(starts[:, step])[1] for step in range(6)]
+    alone = [single.act(starts[1:, step])[0] for step in range(6)]
+    np.testing.assert_allclose(together, alone, rtol=0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", agents.algorithms())
+def test_every_agent_drives_and_a_reset_begins_the_episode_anew(algorithm, logs):
+    agent = agents.train(algorithm, logs, COST_LIMIT, seed=0, steps=5, **SMALL.get(algorithm, {}))
+    driver = agent.driver()
+    driver.reset()
+    first = [driver.act(observation[None]) for observation in logs.observations[:5]]
+    driver.reset()
+    np.testing.assert_array_equal(first, [driver.act(observation[None]) for observation in logs.observations[:5]])
+    np.testing.assert_array_equal(first[0], agent.act(logs.observations[:1]))
+
+
+def test_a_policy_looks_back_in_its_own_episode_only(agent, logs):
+    changed = logs.observations.copy()
+    changed[39] += 1.0
+    before, after = (
+        proposed(agent, agent.inputs(data, deployed=True)) for data in (logs, logs.replace(observations=changed))
+    )
+    np.testing.assert_array_equal(before[40:], after[40:])
+    changed = logs.observations.copy()
+    changed[40] += 1.0
+    after = proposed(agent, agent.inputs(logs.replace(observations=changed), deployed=True))
+    differs = np.flatnonzero((before != after).any(1))
+    assert differs.tolist() == list(range(40, 40 + agent.config.context))
+
+
+def test_what_is_chosen_at_a_step_does_not_depend_on_later_ones(agent, logs):
+    rows = torch.tensor([0, 2, 30, 85])
+    observations, actions, present, contexts = agent.inputs(logs).batch(rows)
+    with torch.no_grad():
+        traced = agent.actor.trace(observations, actions, present, contexts)
+        ends = agent.actor(observations, actions, present, contexts)
+        observations[:, -1], actions[:, -1] = 5.0, -1.0
+        changed = agent.actor.trace(observations, actions, present, contexts)
+    torch.testing.assert_close(traced[:, -1], ends)
+    torch.testing.assert_close(traced[:, :-1], changed[:, :-1])
+    assert not torch.allclose(traced[:, -1], changed[:, -1])
+
+
+def test_one_step_later_a_window_holds_what_really_came_before(agent, logs):
+    inputs, later = (agent.inputs(data, deployed=True) for data in (logs, one_later(logs)))
+    rows = np.flatnonzero(elapsed(logs) >= agent.config.context)
+    for now, after in zip(inputs.batch(torch.from_numpy(rows)), later.batch(torch.from_numpy(rows - 1)), strict=True):
+        assert torch.equal(now, after)
+
+
+def test_inputs_of_two_sets_stay_apart_when_they_are_joined(agent, logs):
+    parts = [logs.select_episodes(range(4)), logs.select_episodes(range(4, 8))]
+    both = joined(agent.inputs(part) for part in parts)
+    np.testing.assert_allclose(
+        proposed(agent, both), np.concatenate([proposed(agent, agent.inputs(part)) for part in parts]), atol=1e-6
+    )
+
+
+def test_a_memory_of_logged_steps_is_the_one_of_driving_there(logs):
+    driven = Memory(4, logs.obs_dim, logs.action_dim)
+    for row in range(40, 46):
+        driven.add(logs.observations[row][None], logs.actions[row][None])
+    logged = Memory.logged(logs, np.array([46, 41]), 4)
+    np.testing.assert_array_equal(logged.observations[0], driven.observations[0])
+    np.testing.assert_array_equal(logged.actions[0], driven.actions[0])
+    assert logged.known.tolist() == [4, 1] and driven.known.tolist() == [4]
+
+
+class Recorder(torch.nn.Module):
+    """An actor with a memory of two steps that writes down what it is told."""
+
+    memory_steps, action_dim = 2, 1
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    def forward(self, observations, actions, present):
+        self.told.append((observations.numpy().copy(), actions.numpy().copy(), present.numpy().copy()))
+        return 0.1 * observations[:, -1, :1]
+
+
+def test_the_audit_begins_with_the_logged_history_and_goes_on_with_the_modelled_one(logs):
+    rows, actor = np.array([0, 1, 57]), Recorder()
+    world = lambda observations, actions: (observations + 1.0, torch.zeros(len(observations)))  # noqa: E731
+    Auditor(world, logs, rows, lambda before, taken, after: np.zeros(len(before))).judge([actor])
+    observations, actions, present = actor.told[0]
+    np.testing.assert_array_equal(observations[2], logs.observations[55:58])
+    np.testing.assert_array_equal(actions[2], logs.actions[55:57])
+    assert present.tolist() == [[False, False, True], [False, True, True], [True, True, True]]
+    observations, actions, present = actor.told[2]
+    np.testing.assert_array_equal(observations[2, 0], logs.observations[57])
+    np.testing.assert_allclose(actions[2], 0.1 * observations[2, :2, :1])
+    assert present.all() and len(actor.told) == STEPS
+
+
+def test_an_actor_without_a_memory_is_told_the_observation_alone(logs):
+    agent = agents.train("return_conditioned", logs, COST_LIMIT, seed=0, steps=2)
+    seen, memory = logs.observations[57:58], Memory.logged(logs, np.array([57]), 5)
+    np.testing.assert_array_equal(propose(agent.actor, seen, memory), agent.act(seen))
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"context": LONGEST_MEMORY + 2}, f"context: expected 1 to {LONGEST_MEMORY + 1} steps, found {LONGEST_MEMORY + 2}"),
+    ({"width": 30, "heads": 4}, "width: expected a multiple of 4 heads, found 30"),
+])  # fmt: skip
+def test_a_shape_that_cannot_be_built_is_refused(options, message):
+    with pytest.raises(SaferuleError, match=message):
+        agents.build("decision_transformer", 2, 1, options)
