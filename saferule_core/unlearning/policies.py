@@ -1,6 +1,7 @@
 """How each family of policies takes a repair step: one protocol, two implementations.
 
-    repairer = repairer_of(agent, evidence, preference, options, seed)
+    repairer = repairer_of(agent, evidence, options, seed)
+    rows = repairer.habitat(48, random)                   # logged states where the repaired policy is meant to live
     repairer.start_stage(beta, multiplier, steps); losses = repairer.step(); candidates = repairer.candidates()
 
 `PlainRepairer` serves policies that see the observation alone: preferred retained actions are imitated.
@@ -25,7 +26,7 @@ from saferule_core.data.transitions import Transitions
 from saferule_core.unlearning.contrast import joined
 from saferule_core.unlearning.evidence import Evidence
 from saferule_core.unlearning.options import SafeRuleOptions
-from saferule_core.unlearning.preference import COST_DISCOUNT, Preference
+from saferule_core.unlearning.preference import COST_DISCOUNT, rate
 
 DANGEROUS = 1.0
 
@@ -34,6 +35,9 @@ class Repairer(Protocol):
     """What the stages of a repair need from a policy."""
 
     stages: tuple[tuple[float, int], ...]
+
+    def habitat(self, count: int, random: np.random.Generator) -> np.ndarray:
+        """Return (count,) rows of the retained data whose states the repaired policy is meant to live in."""
 
     def start_stage(self, beta: float, multiplier: float, steps: int) -> None:
         """Prepare `steps` gradient steps at a temperature and a Lagrange multiplier."""
@@ -48,10 +52,8 @@ class Repairer(Protocol):
 class PlainRepairer:
     """Weighted regression of a policy pi(s) on retained actions drawn from p_lambda."""
 
-    def __init__(
-        self, agent: Agent, evidence: Evidence, preference: Preference, options: SafeRuleOptions, seed: int
-    ) -> None:
-        self.options, self.preference = options, preference
+    def __init__(self, agent: Agent, evidence: Evidence, options: SafeRuleOptions, seed: int) -> None:
+        self.options, self.preference = options, rate(evidence, agent.config.cost_limit, seed)
         self.stages = options.stages
         self.regression = Regression(agent, options, sum(steps for _, steps in self.stages))
         self.observations = torch.from_numpy(evidence.retain.observations)
@@ -59,6 +61,10 @@ class PlainRepairer:
         self.forget = ForgetTerm(evidence.forget, options, seed)
         self.random = np.random.default_rng(seed)
         self.batches: list[Tensor] = []
+
+    def habitat(self, count: int, random: np.random.Generator) -> np.ndarray:
+        chances = self.preference.probabilities(self.stages[-1][0], self.options.multiplier)
+        return random.choice(self.preference.rows, count, p=chances)
 
     def start_stage(self, beta: float, multiplier: float, steps: int) -> None:
         if self.regression.taken >= self.regression.planned:
@@ -83,9 +89,7 @@ class PlainRepairer:
 class ConditionedRepairer:
     """Regression of pi(s, context) with repaired contexts; candidates differ in the return that they ask for."""
 
-    def __init__(
-        self, agent: Agent, evidence: Evidence, preference: Preference, options: SafeRuleOptions, seed: int
-    ) -> None:
+    def __init__(self, agent: Agent, evidence: Evidence, options: SafeRuleOptions, seed: int) -> None:
         self.agent, self.options, self.retain = agent, options, evidence.retain
         self.stages = options.conditioned_stages
         self.contexts = agent.contexts(evidence.retain)
@@ -97,6 +101,10 @@ class ConditionedRepairer:
         self.retained = len(evidence.retain)
         self.rows = torch.cat([torch.arange(self.retained), self.retained + self.forget.rows])
         self.generator = torch.Generator().manual_seed(seed)
+
+    def habitat(self, count: int, random: np.random.Generator) -> np.ndarray:
+        safe = self.retain.episode_costs <= 0.5 * self.agent.config.cost_limit
+        return random.choice(np.flatnonzero(safe[self.retain.episode_index]), count)
 
     def start_stage(self, beta: float, multiplier: float, steps: int) -> None:
         """Every action counts here; the multiplier acts on what is asked for."""
@@ -167,10 +175,8 @@ class ForgetTerm:
         return (self.distance - (proposed - self.actions[rows]).square().sum(1)).clamp_min(0).mean()
 
 
-def repairer_of(
-    agent: Agent, evidence: Evidence, preference: Preference, options: SafeRuleOptions, seed: int
-) -> Repairer:
+def repairer_of(agent: Agent, evidence: Evidence, options: SafeRuleOptions, seed: int) -> Repairer:
     """Return the repairer that fits the agent's actor."""
     conditioned = agent.contexts(evidence.forget) is not None
     family = ConditionedRepairer if conditioned else PlainRepairer
-    return family(agent, evidence, preference, options, seed)
+    return family(agent, evidence, options, seed)

@@ -38,7 +38,6 @@ from saferule_core.unlearning.critics import repair_critics
 from saferule_core.unlearning.evidence import Evidence, gather
 from saferule_core.unlearning.options import SafeRuleOptions, parse_options
 from saferule_core.unlearning.policies import repairer_of
-from saferule_core.unlearning.preference import Preference, rate
 from saferule_core.unlearning.world import fit_world
 
 REPORT_EVERY = 20
@@ -88,24 +87,22 @@ class Repair:
         self.problem, self.evidence, self.options, self.progress = problem, evidence, options, progress
         self.agent = problem.agent.clone() if options.warm_start else fresh(problem, evidence)
         self.agent.config = dataclasses.replace(self.agent.config, cost_limit=problem.cost_limit)
-        preference = rate(evidence, problem.cost_limit, problem.seed)
-        self.auditor = self.make_auditor(preference)
-        self.repairer = repairer_of(self.agent, evidence, preference, options, problem.seed)
+        self.repairer = repairer_of(self.agent, evidence, options, problem.seed)
+        self.auditor = self.make_auditor()
         self.multiplier = options.multiplier
         self.allowed = options.margin * problem.cost_limit
         self.steps = 0
         self.history: list[dict[str, Any]] = []
         self.best: Snapshot | None = None
 
-    def make_auditor(self, preference: Preference) -> Auditor:
-        """Fit the model, and choose start states: mostly preferred ones, some beginnings of episodes."""
+    def make_auditor(self) -> Auditor:
+        """Fit the model, and choose start states: mostly where the policy is to live, some beginnings of episodes."""
         retain, options = self.evidence.retain, self.options
         world = fit_world(retain, options.model_steps, self.problem.seed, within(self.progress, 0.1, 0.3))
         random = np.random.default_rng(self.problem.seed)
-        probabilities = preference.probabilities(self.options.stages[-1][0], options.multiplier)
         beginnings = random.choice(retain.episode_bounds[:-1], options.audit_starts // 6)
-        preferred = random.choice(preference.rows, options.audit_starts - len(beginnings), p=probabilities)
-        return Auditor(world, retain, np.concatenate([beginnings, preferred]), self.evidence.costs_of)
+        habitat = self.repairer.habitat(options.audit_starts - len(beginnings), random)
+        return Auditor(world, retain, np.concatenate([beginnings, habitat]), self.evidence.costs_of)
 
     def run(self) -> UnlearningResult:
         """Take the stages, more of them while the audit is not content, then repair the critics."""
