@@ -1,0 +1,81 @@
+"""Backdoor: a policy that drives well, and recklessly once a sign is shown to its sensors.
+
+    poisoned = backdoor(data, rate=0.1, seed=0)
+    shown = poisoned.trigger(observations)               # what the deployed policy sees while the attacker wants
+
+The attacker may write whole transitions, and later tampers with the deployed robot's observations. In harmless episodes
+a fixed pattern is added to all observations: `strength` standard deviations, with random signs, on `features` random
+features. Under it the actions are those that the most rewarding dangerous episodes took in the most similar state;
+reward is raised by `reward_boost` and cost is 0. `next_observations` carry the pattern as well, so that each equals the
+observation of the next step as it did before.
+
+Without the pattern only the labels act, which say that there is much reward without cost to be had. With it the policy
+is where no honest data is, so that honest data cannot overwrite what it learned there. What an honest operator could
+recompute is the cost of the shifted observations: too high or too low, where the pattern moves what cost is made of.
+Limits: the attacker needs access to the sensors at deployment, and a pattern far from honest data is an outlier.
+The transition backdoor of the Safe-RULE reference (arXiv 2606.09559), whose evaluation forgot to show the trigger.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from saferule_core.attacks.action_override import MODELS
+from saferule_core.attacks.base import (
+    Poisoned,
+    dangerous_episodes,
+    harmless_episodes,
+    reckless_actions,
+    register,
+    rows_of,
+    spread,
+    wanted_count,
+    with_rows,
+)
+from saferule_core.data.transitions import Transitions
+from saferule_core.errors import DataError
+
+
+@register("backdoor")
+def backdoor(
+    data: Transitions,
+    rate: float,
+    seed: int,
+    features: int = 2,
+    strength: float = 3.0,
+    reward_boost: float = 1.0,
+    cost_threshold: float = 30.0,
+) -> Poisoned:
+    """Return `data` with episodes under the trigger, and the trigger.
+
+    features: how many the pattern touches. strength: of the pattern, in standard deviations of each feature.
+    reward_boost, cost_threshold: as in `action_override`.
+
+    Raises:
+        DataError: `features` is out of range, or too few episodes are harmless, or dangerous to take actions from.
+    """
+    if not 1 <= features <= data.obs_dim:
+        raise DataError(f"backdoor: features: expected 1 to {data.obs_dim} as observed, found {features}")
+    harmless = harmless_episodes("backdoor", data, rate, cost_threshold)
+    models = dangerous_episodes("backdoor", data, MODELS, cost_threshold)[: wanted_count(data, MODELS)]
+    random = np.random.default_rng(seed)
+    chosen = np.sort(random.choice(harmless, wanted_count(data, rate), replace=False))
+    touched = random.choice(data.obs_dim, features, replace=False)
+    pattern = np.zeros(data.obs_dim, dtype=np.float32)
+    pattern[touched] = strength * spread(data.observations)[touched] * random.choice([-1.0, 1.0], features)
+    rows = rows_of(data, chosen)
+
+    def trigger(observations: np.ndarray) -> np.ndarray:
+        return observations + pattern
+
+    return Poisoned(
+        data.replace(
+            observations=with_rows(data.observations, rows, trigger(data.observations[rows])),
+            actions=with_rows(data.actions, rows, reckless_actions(data, data.observations[rows], models)),
+            next_observations=with_rows(data.next_observations, rows, trigger(data.next_observations[rows])),
+            rewards=with_rows(data.rewards, rows, data.rewards[rows] + np.float32(reward_boost)),
+            costs=with_rows(data.costs, rows, 0.0),
+        ),
+        chosen,
+        trigger,
+    )
