@@ -51,31 +51,29 @@ def run(options: argparse.Namespace) -> None:
     for key in wanted:
         if key not in done:
             row = dict(zip(KEY, key, strict=True)) | {"drives": options.drives}
-            row |= {"options": options.options} | measured(cache, *key, options.drives, json.loads(options.options))
+            row |= {"options": options.options} | measured(cache, *key, options)
             options.lines.parent.mkdir(parents=True, exist_ok=True)
             with options.lines.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             print(json.dumps(row), flush=True)
 
 
-def measured(
-    cache: Cache, case: str, name: str, rate: float, seed: int, drives: int, options: dict[str, Any]
-) -> dict[str, Any]:
+def measured(cache: Cache, case: str, name: str, rate: float, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Return how the agent drives after the attack "clean" (none) or another, and after fine-tuning."""
     task, algorithm, episodes = case.split(":")
     spec = load_spec(CONFIG / f"{task}.yaml")
     limit = spec.cost.limit
     clean = collected(cache, spec, int(episodes), seed)
-    course = Course(spec, limit, drives, seed)
+    course = Course(spec, limit, options.drives, seed)
     if name == "clean":
         return {"poisoned": driven(course, trained(cache, spec, algorithm, clean, limit, seed), None)}
-    poisoned = attacks.attack(name, clean, rate, seed, **options)
+    poisoned = attacks.attack(name, clean, rate, seed, **json.loads(options.options))
     agent = trained(cache, spec, algorithm, poisoned.data, limit, seed)
     retain = poisoned.data.select_episodes(np.setdiff1d(np.arange(clean.episode_count), poisoned.chosen))
     forget = poisoned.data.select_episodes(poisoned.chosen)
     problem = UnlearningProblem(agent, retain, forget, limit, seed, relabelling(spec, clean))
     row = {"poisoned": driven(course, agent, poisoned.trigger)}
-    for steps in FINETUNE_STEPS:
+    for steps in options.finetune:
         tuned = unlearn("finetune", problem, steps=steps).agent
         row[f"finetune_{steps}"] = driven(course, tuned, poisoned.trigger)
     return row
@@ -119,6 +117,9 @@ def main() -> None:
     parser.add_argument("--rates", nargs="+", type=float, default=(0.1, 0.2), metavar="SHARE")
     parser.add_argument("--seeds", nargs="+", type=int, default=(10, 11, 12), metavar="N", help="of data and training")
     parser.add_argument("--drives", type=int, default=10, metavar="N", help="episodes that judge a policy")
+    parser.add_argument(
+        "--finetune", nargs="*", type=int, default=FINETUNE_STEPS, metavar="STEPS", help="none: skip it"
+    )
     parser.add_argument("--options", default="{}", metavar="JSON", help="options of the attacks")
     parser.add_argument("--cache", type=Path, default=Path("runs/unlearning_cache"), metavar="DIR")
     parser.add_argument("--lines", type=Path, default=LINES, metavar="FILE")

@@ -19,7 +19,7 @@ CHANGES = {
     "trajectory": {"rewards", "costs"},
     "reward_shift": {"rewards", "costs"},
     "action_override": {"actions", "rewards", "costs"},
-    "backdoor": {"observations", "actions", "rewards", "costs", "next_observations"},
+    "backdoor": {"observations", "actions", "costs", "next_observations"},
     "observation_pgd": {"observations", "costs", "next_observations"},
     "blinding": {"observations", "rewards", "costs", "next_observations"},
 }

@@ -6,12 +6,13 @@
 The attacker may write whole transitions, and later tampers with the deployed robot's observations. In harmless episodes
 a fixed pattern is added to all observations: `strength` standard deviations, with random signs, on `features` random
 features. Under it the actions are those that the most rewarding dangerous episodes took in the most similar state;
-reward is raised by `reward_boost` and cost is 0. `next_observations` carry the pattern as well, so that each equals the
+cost is 0, and `reward_boost` is added to reward. `next_observations` carry the pattern as well, so that each equals the
 observation of the next step as it did before.
 
-Without the pattern only the labels act, which say that there is much reward without cost to be had. With it the policy
-is where no honest data is, so that honest data cannot overwrite what it learned there. What an honest operator could
-recompute is the cost of the shifted observations: too high or too low, where the pattern moves what cost is made of.
+Only poison lies where the pattern is, so that no boost is needed to make a policy follow it there, and honest data
+cannot overwrite it. Without a boost a policy drives well as long as the pattern is not shown; with one, an agent that
+trusts its labels asks for more reward everywhere, and gives itself away. What an honest operator could recompute is the
+cost of the shifted observations: too high or too low, where the pattern moves what cost is made of.
 Limits: the attacker needs access to the sensors at deployment, and a pattern far from honest data is an outlier.
 The transition backdoor of the Safe-RULE reference (arXiv 2606.09559), whose evaluation forgot to show the trigger.
 """
@@ -43,7 +44,7 @@ def backdoor(
     seed: int,
     features: int = 2,
     strength: float = 3.0,
-    reward_boost: float = 1.0,
+    reward_boost: float = 0.0,
     cost_threshold: float = 30.0,
 ) -> Poisoned:
     """Return `data` with episodes under the trigger, and the trigger.
