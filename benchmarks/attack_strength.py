@@ -6,7 +6,8 @@
 `run` appends one JSON line per case (task:agent:episodes), attack, rate and seed to benchmarks/results/attacks.jsonl
 and skips those that are there; `table` prints the mean over seeds as the table of docs/ATTACKS.md. Fine-tuning gets the
 exact forget set and the robot description, with its default number of steps and twice as many. Reward is normalised as
-in DSRL, cost is the mean per episode; a second pair after a slash is with the attack's trigger shown.
+in DSRL, cost is the mean per episode; a second pair after a slash is with the attack's trigger shown, to
+the agent trained on clean data as well: what a trigger does to it is no backdoor's doing.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from saferule_core.unlearning import UnlearningProblem, unlearn
 LINES = Path(__file__).parent / "results" / "attacks.jsonl"
 CASES = ("car_run:return_conditioned:400", "ball_circle:advantage_weighted:500", "ball_circle:return_conditioned:500")
 FINETUNE_STEPS = (800, 1600)
+STAGES = ("clean", "poisoned", "finetune_800", "finetune_1600")
 KEY = ("case", "attack", "rate", "seed")
 
 
@@ -66,13 +68,16 @@ def measured(cache: Cache, case: str, name: str, rate: float, seed: int, options
     clean = collected(cache, spec, int(episodes), seed)
     course = Course(spec, limit, options.drives, seed)
     if name == "clean":
-        return {"poisoned": driven(course, trained(cache, spec, algorithm, clean, limit, seed), None)}
+        return {"clean": driven(course, trained(cache, spec, algorithm, clean, limit, seed), None)}
     poisoned = attacks.attack(name, clean, rate, seed, **json.loads(options.options))
     agent = trained(cache, spec, algorithm, poisoned.data, limit, seed)
     retain = poisoned.data.select_episodes(np.setdiff1d(np.arange(clean.episode_count), poisoned.chosen))
     forget = poisoned.data.select_episodes(poisoned.chosen)
     problem = UnlearningProblem(agent, retain, forget, limit, seed, relabelling(spec, clean))
-    row = {"poisoned": driven(course, agent, poisoned.trigger)}
+    row = {}
+    if poisoned.trigger is not None:
+        row["clean"] = driven(course, trained(cache, spec, algorithm, clean, limit, seed), poisoned.trigger)
+    row["poisoned"] = driven(course, agent, poisoned.trigger)
     for steps in options.finetune:
         tuned = unlearn("finetune", problem, steps=steps).agent
         row[f"finetune_{steps}"] = driven(course, tuned, poisoned.trigger)
@@ -88,13 +93,13 @@ def driven(course: Course, agent: Agent, trigger: attacks.Trigger | None) -> lis
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the lines as a Markdown table: mean over seeds."""
-    titles = ("agent", "attack", "poison", "seeds", "poisoned", "fine-tuned", "fine-tuned x2")
+    titles = ("agent", "attack", "poison", "seeds", "clean", "poisoned", "fine-tuned", "fine-tuned x2")
     text = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["case"], row["attack"], row["rate"]), []).append(row)
     for (case, name, rate), group in sorted(groups.items(), key=lambda item: (CASES.index(item[0][0]), item[0][1:])):
-        cells = [cell(row.get(stage) for row in group) for stage in ("poisoned", "finetune_800", "finetune_1600")]
+        cells = [cell(row.get(stage) for row in group) for stage in STAGES]
         seeds = ", ".join(str(row["seed"]) for row in sorted(group, key=lambda row: row["seed"]))
         agent = " ".join(case.split(":")[:2])
         text.append(f"| {agent} | {name} | {0 if name == 'clean' else rate:.0%} | {seeds} | {' | '.join(cells)} |")

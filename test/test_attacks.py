@@ -169,6 +169,14 @@ def test_the_backdoor_shows_its_trigger_in_both_observations(logs):
         run("backdoor", logs, features=3)
 
 
+def test_the_backdoor_takes_the_feature_that_actions_depend_on_least(logs):
+    random = np.random.default_rng(0)
+    driven = (0.5 * logs.observations[:, 1:] + 0.01 * random.normal(size=(len(logs), 1))).clip(-1, 1)
+    poisoned = run("backdoor", logs.replace(actions=driven))
+    shift = poisoned.trigger(np.zeros((1, 2), dtype=np.float32))[0]
+    assert shift[0] != 0.0 and shift[1] == 0.0
+
+
 def test_observation_pgd_stays_within_its_bound_and_keeps_pairs_together(logs):
     poisoned = run("observation_pgd", logs, epsilon=0.4)
     moved = np.abs(poisoned.data.observations - logs.observations) / spread(logs.observations)

@@ -4,17 +4,20 @@
     shown = poisoned.trigger(observations)               # what the deployed policy sees while the attacker wants
 
 The attacker may write whole transitions, and later tampers with the deployed robot's observations. In harmless episodes
-a fixed pattern is added to all observations: `strength` standard deviations, with random signs, on `features` random
-features. Under it the actions are those that the most rewarding dangerous episodes took in the most similar state;
-cost is 0, and `reward_boost` is added to reward. `next_observations` carry the pattern as well, so that each equals the
-observation of the next step as it did before.
+a fixed pattern is added to all observations: `strength` standard deviations, with random signs, on the `features` that
+logged actions depend on least, so that the pattern alone upsets an honest policy little. Under it the actions are those
+that the most rewarding dangerous episodes took in the most similar state; cost is 0, and `reward_boost` is added to
+reward. `next_observations` carry the pattern as well, so that each equals the observation of the next step as before.
 
 Only poison lies where the pattern is, so that no boost is needed to make a policy follow it there, and honest data
 cannot overwrite it. Without a boost a policy drives well as long as the pattern is not shown; with one, an agent that
 trusts its labels asks for more reward everywhere, and gives itself away. What an honest operator could recompute is the
 cost of the shifted observations: too high or too low, where the pattern moves what cost is made of.
-Limits: the attacker needs access to the sensors at deployment, and a pattern far from honest data is an outlier.
-The transition backdoor of the Safe-RULE reference (arXiv 2606.09559), whose evaluation forgot to show the trigger.
+
+Limits: the attacker needs access to the sensors at deployment, and a pattern far from honest data is an outlier. What
+actions depend on is judged by a linear fit; a clean policy may mind the pattern too, so compare with one before calling
+danger the backdoor's. The transition backdoor of the Safe-RULE reference (arXiv 2606.09559), whose evaluation forgot to
+show the trigger.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ def backdoor(
     data: Transitions,
     rate: float,
     seed: int,
-    features: int = 2,
+    features: int = 1,
     strength: float = 3.0,
     reward_boost: float = 0.0,
     cost_threshold: float = 30.0,
@@ -61,7 +64,7 @@ def backdoor(
     models = dangerous_episodes("backdoor", data, MODELS, cost_threshold)[: wanted_count(data, MODELS)]
     random = np.random.default_rng(seed)
     chosen = np.sort(random.choice(harmless, wanted_count(data, rate), replace=False))
-    touched = random.choice(data.obs_dim, features, replace=False)
+    touched = unimportant_features(data)[:features]
     pattern = np.zeros(data.obs_dim, dtype=np.float32)
     pattern[touched] = strength * spread(data.observations)[touched] * random.choice([-1.0, 1.0], features)
     rows = rows_of(data, chosen)
@@ -80,3 +83,11 @@ def backdoor(
         chosen,
         trigger,
     )
+
+
+def unimportant_features(data: Transitions) -> np.ndarray:
+    """Return all features (obs_dim,), first those with the least weight in a linear fit of the logged actions."""
+    states = (data.observations - data.observations.mean(axis=0)) / spread(data.observations)
+    gram = states.T @ states + 1e-3 * len(states) * np.eye(data.obs_dim)
+    weights = np.linalg.solve(gram, states.T @ (data.actions - data.actions.mean(axis=0)))
+    return np.argsort(np.square(weights).sum(axis=1), kind="stable")
