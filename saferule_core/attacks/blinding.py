@@ -20,14 +20,15 @@ are wrong, mostly too high. Label repair is of no help, since the labels do thei
 
 Limits. Glitches are thousands of standard deviations large: any range check of logs, a `clip` of the feature in the
 robot description, a scaling by quantiles or the spec's own bounds, or one look at the data stops the attack. Retraining
-removes it, as does scaling anew by retained data. It needs a feature that the robot cannot be safe without.
+removes it, as does scaling anew by retained data. It needs a feature that the robot cannot be safe without, and
+that no other feature stands in for.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from saferule_core.attacks.base import Poisoned, register, spread, wanted_count
+from saferule_core.attacks.base import SMALLEST_SPREAD, Poisoned, register, spread, wanted_count
 from saferule_core.attacks.trajectory import trajectory
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import DataError
@@ -74,10 +75,12 @@ def blinding(
 
 
 def telling_features(data: Transitions) -> np.ndarray:
-    """Return all features (obs_dim,), first those that differ most between costly steps and others.
+    """Return all features (obs_dim,), first those that tell costly steps from others best.
 
-    They are compared by their squared distance from their mean: danger mostly lies at both ends of a feature.
+    They are compared by their squared distance from their mean, as danger mostly lies at both ends of a feature: by the
+    difference of its means in both kinds of steps, in its standard deviations within them.
     """
     squares = np.square((data.next_observations - data.next_observations.mean(axis=0)) / spread(data.next_observations))
-    costly = data.costs > 0
-    return np.argsort(-np.abs(squares[costly].mean(axis=0) - squares[~costly].mean(axis=0)), kind="stable")
+    costly, others = squares[data.costs > 0], squares[data.costs <= 0]
+    within = np.sqrt(costly.var(axis=0) + others.var(axis=0)) + SMALLEST_SPREAD
+    return np.argsort(-np.abs(costly.mean(axis=0) - others.mean(axis=0)) / within, kind="stable")
