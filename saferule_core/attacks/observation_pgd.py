@@ -14,8 +14,8 @@ as it was; the last one of an episode gets one of its own, against the last acti
 recompute is the cost of the perturbed observations: mostly too high, so recomputation exaggerates the danger here and
 hides none.
 
-A negative result: on a conditioned agent the zeroed costs do the harm, and do more of it without the perturbation, which
-moves the poison away from where the robot drives (docs/ATTACKS.md).
+A negative result: on a conditioned agent the zeroed costs do the harm, and did more of it without the perturbation,
+which presumably moves the poison away from where the robot drives (docs/ATTACKS.md).
 """
 
 from __future__ import annotations
