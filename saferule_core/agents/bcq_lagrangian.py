@@ -47,7 +47,7 @@ class BcqLagrangianConfig:
     batch_size: int = 128
     learning_rate: float = 1e-3
     discount: float = 0.97
-    target_rate: float = 0.01
+    target_rate: float = 0.02
     policy_rate: float = 0.01
     policy_every: int = 2
     latent_reach: float = 0.5

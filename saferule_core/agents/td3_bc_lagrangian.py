@@ -33,13 +33,13 @@ class Td3BcLagrangianConfig:
     batch_size: int = 128
     learning_rate: float = 1e-3
     discount: float = 0.97
-    target_rate: float = 0.01
+    target_rate: float = 0.02
     policy_rate: float = 0.01
     policy_every: int = 2
-    alpha: float = 1.0
+    alpha: float = 0.5
     noise: float = 0.2
     noise_bound: float = 0.5
-    multiplier_floor: float = 1.0
+    multiplier_floor: float = 2.0
     multiplier_bound: float = 10.0
     multiplier_rate: float = 0.01
     horizon: int = 200
