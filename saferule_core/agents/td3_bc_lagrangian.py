@@ -36,10 +36,10 @@ class Td3BcLagrangianConfig:
     target_rate: float = 0.02
     policy_rate: float = 0.01
     policy_every: int = 2
-    alpha: float = 0.5
+    alpha: float = 0.2
     noise: float = 0.2
     noise_bound: float = 0.5
-    multiplier_floor: float = 2.0
+    multiplier_floor: float = 3.0
     multiplier_bound: float = 10.0
     multiplier_rate: float = 0.01
     horizon: int = 200
