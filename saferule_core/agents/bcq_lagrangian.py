@@ -43,18 +43,18 @@ class BcqLagrangianConfig:
     """
 
     cost_limit: float = 10.0
-    steps: int = 6000
+    steps: int = 4000
     batch_size: int = 128
     learning_rate: float = 1e-3
     discount: float = 0.97
-    target_rate: float = 0.02
+    target_rate: float = 0.01
     policy_rate: float = 0.01
     policy_every: int = 2
     latent_reach: float = 0.5
     perturbation: float = 0.05
     divergence_weight: float = 0.1
     multiplier_floor: float = 2.0
-    multiplier_bound: float = 10.0
+    multiplier_bound: float = 3.0
     multiplier_rate: float = 0.01
     horizon: int = 200
     hidden: tuple[int, ...] = HIDDEN

@@ -29,7 +29,7 @@ class Td3BcLagrangianConfig:
     """Hyperparameters. `horizon` [steps] turns the episode's cost limit into a discounted one."""
 
     cost_limit: float = 10.0
-    steps: int = 6000
+    steps: int = 5000
     batch_size: int = 128
     learning_rate: float = 1e-3
     discount: float = 0.97
@@ -40,7 +40,7 @@ class Td3BcLagrangianConfig:
     noise: float = 0.2
     noise_bound: float = 0.5
     multiplier_floor: float = 3.0
-    multiplier_bound: float = 10.0
+    multiplier_bound: float = 5.0
     multiplier_rate: float = 0.01
     horizon: int = 200
     hidden: tuple[int, ...] = HIDDEN
