@@ -18,8 +18,8 @@ Source: arXiv 2606.09559; its reference takes `BCQL` of OSRL (arXiv 2306.09303),
   OSRL's takes a fifth of a second per step there.
 - The multiplier is moved by bounded dual ascent instead of a PID controller.
 
-Everything that drives lies in the module "actor". Unlearning moves z* and Phi; the behaviour model changes with the
-agent's own training only.
+Everything that drives lies in the module "actor". The agent's own policy step moves z* and Phi alone; unlearning moves
+the decoder too, for poison that is labelled safe is part of the behaviour that it models.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ class BehaviourActor(nn.Module):
     """The decoder D and the network that chooses z* and Phi: observation (N, obs_dim) -> action in [-1, 1].
 
     D = tanh(u), and the action is (1 - phi) tanh(u) + phi tanh(u + v), so that v = 0 leaves D alone and no bound ever
-    stops a gradient. The decoder carries no gradient outside its own training.
+    stops a gradient.
     """
 
     def __init__(self, obs_dim: int, action_dim: int, config: BcqLagrangianConfig) -> None:
         super().__init__()
         self.latent_dim, self.reach, self.perturbation = 2 * action_dim, config.latent_reach, config.perturbation
         self.normaliser = Normaliser(obs_dim)
-        self.decoder = perceptron(obs_dim + self.latent_dim, action_dim, config.hidden).requires_grad_(False)
+        self.decoder = perceptron(obs_dim + self.latent_dim, action_dim, config.hidden)
         self.choice = perceptron(obs_dim, self.latent_dim + action_dim, config.hidden)
 
     def decode(self, observations: Tensor, latent: Tensor) -> Tensor:
@@ -118,7 +118,6 @@ class BcqLagrangianLearner(ActorCriticLearner):
     def __init__(self, agent: Agent, data: Transitions, seed: int, config: BcqLagrangianConfig) -> None:
         super().__init__(agent, data, seed, config)
         self.encoder = agent.modules()["encoder"]
-        self.actor.decoder.requires_grad_(True)
         self.choice_weights = list(self.actor.choice.parameters())
         self.choice_optimiser = torch.optim.Adam(self.choice_weights, lr=config.learning_rate, fused=True)
         self.model_weights = [*self.encoder.parameters(), *self.actor.decoder.parameters()]
