@@ -43,7 +43,7 @@ class BcqLagrangianConfig:
     """
 
     cost_limit: float = 10.0
-    steps: int = 4000
+    steps: int = 6000
     batch_size: int = 128
     learning_rate: float = 1e-3
     discount: float = 0.97

@@ -29,7 +29,7 @@ class Td3BcLagrangianConfig:
     """Hyperparameters. `horizon` [steps] turns the episode's cost limit into a discounted one."""
 
     cost_limit: float = 10.0
-    steps: int = 5000
+    steps: int = 6000
     batch_size: int = 128
     learning_rate: float = 1e-3
     discount: float = 0.97
