@@ -1,4 +1,4 @@
-"""Repairing the critics of a repaired policy, so that whatever trains next starts sound.
+"""Repairing the critics of a repaired policy, so that whatever trains next does not start on the poison.
 
     state = repair_critics(agent, evidence, seed=0, steps=150, progress=progress)     # "repaired", "dropped" or "none"
     pupil = trainable(agent, data, seed=0)                                            # an agent to train further
@@ -7,7 +7,7 @@ A critic trained on poisoned labels keeps the poison even when the policy no lon
 regression to episode returns: the cost critic with repaired costs on retained and forgotten transitions alike (the
 forgotten ones are where it is wrong), critics of reward on retained transitions only. The Lagrange multiplier that
 comes with a cost critic was found on poisoned labels too: later training begins at its upper bound, and lowers it as
-far as the true costs allow.
+far as the true costs allow. That does not make further training safe by itself: validate what comes out of it.
 """
 
 from __future__ import annotations
