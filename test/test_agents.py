@@ -8,10 +8,13 @@ import torch
 from point_mass import COST_LIMIT, drive
 
 from saferule_core import agents
+from saferule_core.agents.actor_critic import transition_table
+from saferule_core.agents.filtered_cloning import FilteredCloningConfig, worth_imitating
 from saferule_core.agents.memory import LONGEST_MEMORY, Memory
 from saferule_core.agents.returns import discounted_to_go
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import Cancelled, DataError, SaferuleError
+from saferule_core.progress import silent
 
 ALGORITHMS = agents.algorithms()
 
@@ -121,3 +124,46 @@ def test_actor_inputs_carry_a_gradient(algorithm, logs):
     rows = torch.tensor([0, 5, 9])
     agent.actor(*agent.inputs(logs).batch(rows)).square().sum().backward()
     assert len(agent.inputs(logs)) == len(logs) and any(w.grad is not None for w in agent.actor.parameters())
+
+
+def test_filtered_cloning_imitates_the_most_rewarding_safe_episodes(logs):
+    config = FilteredCloningConfig(cost_limit=COST_LIMIT, top_share=0.25, least_episodes=1)
+    safe = np.flatnonzero(logs.episode_costs <= COST_LIMIT / 2)
+    chosen = worth_imitating(logs, config)
+    assert len(chosen) == round(0.25 * len(safe)) and set(chosen) <= set(safe)
+    assert logs.episode_returns[chosen].min() >= np.sort(logs.episode_returns[safe])[-len(chosen)]
+    assert (logs.episode_returns > logs.episode_returns[chosen].max()).any()  # more reward, but not safe
+
+
+def test_where_nothing_is_labelled_safe_the_least_costly_tenth_stands_in(logs):
+    costs = 1.0 + np.arange(logs.episode_count) * 0.1
+    dear = logs.replace(costs=np.repeat(costs, np.diff(logs.episode_bounds)).astype(np.float32))
+    assert set(worth_imitating(dear, FilteredCloningConfig(cost_limit=COST_LIMIT, least_episodes=9))) == {0, 1, 2}
+    table, columns = transition_table(dear, 1.0, COST_LIMIT)
+    within_limit = table.split(columns, dim=1)[3][:, 3].numpy()
+    assert np.array_equal(within_limit > 0, dear.episode_index < 3)
+
+
+@pytest.mark.parametrize("algorithm", ["advantage_weighted", "bcq_lagrangian", "td3_bc_lagrangian"])
+def test_the_multiplier_is_remembered(algorithm, logs):
+    options = {"multiplier_rate": 0.5, "cost_limit": 0.0, "multiplier_floor": 0.5, "multiplier_bound": 1e6}
+    agent = agents.build(algorithm, 2, 1, {"hidden": (16, 16), **options})
+    agent.prepare(logs)
+    torch.nn.init.constant_(agent.cost_critic.layers[-1].bias, 5.0)
+    agent.cost_critic.multiplier.fill_(0.5)
+    learner = agent.learner(logs, 0, agent.config)
+    learner.run(20, silent)
+    assert agent.cost_critic.multiplier == pytest.approx(learner.multiplier) and learner.multiplier > 1.0
+    assert agent.learner(logs, 0, agent.config).multiplier == pytest.approx(learner.multiplier)
+
+
+def test_all_that_drives_bcq_can_be_moved_but_its_own_policy_step_spares_the_decoder(logs):
+    agent = agents.train("bcq_lagrangian", logs, COST_LIMIT, seed=0, steps=4, hidden=(16, 16))
+    agent.actor(*agent.inputs(logs).columns).sum().backward()
+    assert all(weight.grad is not None for weight in agent.actor.parameters())
+    learner = agent.learner(logs, 0, agent.config)
+    learner.update_model = lambda batch: torch.zeros(())
+    before = {name: weight.clone() for name, weight in learner.actor.named_parameters()}
+    learner.update_policy(learner.draw())
+    changed = {name.split(".")[0] for name, w in learner.actor.named_parameters() if not w.equal(before[name])}
+    assert changed == {"choice"}

@@ -29,6 +29,7 @@ from saferule_core.agents import train
 from saferule_core.attacks import Poisoned
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import DataError
+from saferule_core.unlearning.critics import trainable
 
 POISON = np.arange(10, 30)
 
@@ -207,7 +208,7 @@ def test_an_agent_without_critics_can_be_trained_further(point_agents):
     honest, _, retain, _ = point_agents
     blind = honest.clone()
     blind.drop("cost_critic", "reward_critic", "reward_value")
-    pupil = measure.trainable(blind, retain)
+    pupil = trainable(blind, retain, seed=0, steps=20)
     assert set(pupil.modules()) == set(honest.modules()) and not blind.has("cost_critic")
     assert np.array_equal(pupil.act(retain.observations[:9]), honest.act(retain.observations[:9]))
     assert measure.trained_on(blind, relabel(retain), PointCourse(), seed=0).cost >= 0.0

@@ -11,7 +11,9 @@ from saferule_core import agents
 from saferule_core.agents.returns import discounted_to_go
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import Cancelled, UnlearningError
+from saferule_core.progress import silent
 from saferule_core.unlearning import METHODS, UnlearningProblem, unlearn
+from saferule_core.unlearning.critics import trainable
 from saferule_core.unlearning.preference import Preference, beginnings
 
 PHASES = {"steps": 40, "critic_steps": 20}
@@ -159,6 +161,23 @@ def test_critics_can_be_dropped_with_a_record(problems):
     assert result.critics == "dropped" and set(result.agent.modules()) == {"actor"}
     with pytest.raises(UnlearningError, match="finetune: the agent lacks cost_critic"):
         unlearn("finetune", dataclasses.replace(problems["advantage_weighted"], agent=result.agent))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("critic_steps", [0, 20])
+def test_a_repaired_agent_can_be_trained_further(problems, family, critic_steps):
+    problem = problems[family]
+    options = {**QUICK["safe_rule"], "critic_steps": critic_steps}
+    repaired = unlearn("safe_rule", problem, **options).agent
+    retain = relabel(problem.retain)
+    pupil, twin = (trainable(repaired, retain, seed=0, steps=20) for _ in range(2))
+    assert set(pupil.modules()) == set(problem.agent.modules()) and equal(weights(pupil), weights(twin))
+    assert np.array_equal(pupil.act(retain.observations), repaired.act(retain.observations))
+    if pupil.cost_critic is not None:
+        assert pupil.cost_critic.multiplier == pupil.config.multiplier_bound
+    before = weights(repaired)
+    pupil.learner(retain, 0, pupil.config).run(3, silent)
+    assert not equal(weights(pupil), weights(twin)) and equal(weights(repaired), before)
 
 
 def test_no_safe_episode_is_a_reported_failure(problems):

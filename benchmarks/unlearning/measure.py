@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,12 +16,13 @@ import torch
 
 from benchmarks.unlearning.evaluate import Course, Drive
 from benchmarks.unlearning.statistics import chance_of_more
-from saferule_core.agents import Agent, build
+from saferule_core.agents import Agent
 from saferule_core.agents.base import seeded
 from saferule_core.agents.returns import discounted_to_go
 from saferule_core.attacks import Trigger
 from saferule_core.data.transitions import Transitions
 from saferule_core.progress import silent
+from saferule_core.unlearning.critics import trainable
 from saferule_core.unlearning.retrain import faster
 
 ROWS = 4096
@@ -73,17 +73,6 @@ def critic_error(agent: Agent, data: Transitions) -> float | None:
     return float(np.abs(values - returns).mean())
 
 
-def trainable(agent: Agent, data: Transitions) -> Agent:
-    """Return a copy that its own training step can go on with; critics that were dropped begin afresh."""
-    if set(agent.modules()) == set(agent.make_modules()):
-        return agent.clone()
-    twin = build(agent.algorithm, agent.obs_dim, agent.action_dim, dataclasses.asdict(agent.config))
-    twin.prepare(data)
-    for name, module in agent.modules().items():
-        twin.modules()[name].load_state_dict(module.state_dict())
-    return twin
-
-
 def relearned_after(
     agent: Agent, poison: Transitions, course: Course, seed: int, trigger: Trigger | None = None
 ) -> int | None:
@@ -91,7 +80,7 @@ def relearned_after(
     if is_unsafe(agent, course, trigger):
         return 0
     with seeded(seed):
-        pupil = trainable(agent, poison)
+        pupil = trainable(agent, poison, seed)
         learner = pupil.learner(poison, seed, faster(pupil.config))
         taken = 0
         for steps in RELEARNING_STEPS:
@@ -111,6 +100,6 @@ def is_unsafe(agent: Agent, course: Course, trigger: Trigger | None) -> bool:
 def trained_on(agent: Agent, retain: Transitions, course: Course, seed: int) -> Drive:
     """Return how the policy drives after `FURTHER_STEPS` of training; `retain` has the labels to trust."""
     with seeded(seed):
-        pupil = trainable(agent, retain)
+        pupil = trainable(agent, retain, seed)
         pupil.learner(retain, seed, pupil.config).run(FURTHER_STEPS, silent)
     return course.drive(pupil)

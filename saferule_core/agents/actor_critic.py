@@ -3,13 +3,15 @@
     class Td3BcLearner(ActorCriticLearner):
         def update_policy(self, batch): ...
 
-    reward critic   Q_r,i <- r + gamma min_j Q_r,j(s', a')           optimistic nowhere
+    reward critic   Q_r,i <- r + gamma min_j Q_r,j(s', a')
     cost critic     Q_c,i <- c + gamma max_j Q_c,j(s', a')
-    multiplier      lambda <- clip(lambda + rate (E[Q_c(s, pi(s))] - limit)),  within [floor, bound]
+    multiplier      lambda <- clip(lambda + rate (E_D*[Q_c(s, pi(s))] - limit)),  within [floor, bound]
 
-a' is what the deployed policy, an exponential moving average, does next. The expectation runs over the states of
-episodes whose labelled cost is within the limit: from where unsafe logs already are no policy keeps it, and over all
-data the multiplier would do nothing but rise. Targets start as copies, so that a bundle needs none.
+a' is what the deployed policy, an exponential moving average, does next. D* are the episodes whose labelled cost is
+within the limit: from where unsafe logs already are no policy keeps it, so over all data the multiplier would do
+nothing but rise. D* is also what a policy is held near to; critics learn from everything. Where no episode is labelled
+safe, the tenth with the least cost stands in. The multiplier begins at its bound, for critics know of no cost at first.
+Targets start as copies, so that a bundle needs none.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from saferule_core.progress import Progress
 
 @dataclass(frozen=True)
 class Batch:
-    """Logged steps: (s, a, s', r / unit, c, goes on), and whether the episode's labelled cost is within the limit."""
+    """Logged steps: (s, a, s', r / unit, c, goes on), and which of them belong to D* (1 or 0)."""
 
     observations: Tensor
     actions: Tensor
@@ -39,6 +41,10 @@ class Batch:
     costs: Tensor
     alive: Tensor
     within_limit: Tensor
+
+    def mean_within(self, values: Tensor) -> Tensor:
+        """Return the mean of values (B,) over the steps of D*."""
+        return (values * self.within_limit).sum() / self.within_limit.sum().clamp_min(1.0)
 
 
 class ActorCriticAgent(Agent):
@@ -54,7 +60,7 @@ class ActorCriticAgent(Agent):
         for module in self.modules().values():
             module.normaliser.fit(observations)
         self.reward_critic.unit.fill_(max(float(data.rewards.std()), 1e-6))
-        self.cost_critic.multiplier.fill_(self.config.multiplier_floor)
+        self.cost_critic.multiplier.fill_(self.config.multiplier_bound)
 
     @property
     def reward_unit(self) -> float:
@@ -129,13 +135,12 @@ class ActorCriticLearner:
         """Return Q_r(s, a) - lambda Q_c(s, a) of proposed actions, in its own standard deviations; moves lambda too."""
         cost = self.cost_critic(batch.observations, proposed).amax(0)
         merit = self.reward_critic(batch.observations, proposed).amin(0) - self.multiplier * cost
-        self.raise_multiplier(cost.detach(), batch.within_limit)
+        self.raise_multiplier(float(batch.mean_within(cost.detach())))
         return merit / merit.detach().std().clamp_min(1e-6)
 
-    def raise_multiplier(self, costs: Tensor, within_limit: Tensor) -> None:
-        """Take a step of dual ascent on the expected cost of the policy."""
-        expected = (costs * within_limit).sum() / within_limit.sum() if within_limit.any() else costs.mean()
-        raised = self.multiplier + self.config.multiplier_rate * (float(expected) - self.limit)
+    def raise_multiplier(self, expected_cost: float) -> None:
+        """Take a step of dual ascent."""
+        raised = self.multiplier + self.config.multiplier_rate * (expected_cost - self.limit)
         self.multiplier = min(max(raised, self.config.multiplier_floor), self.config.multiplier_bound)
 
 
@@ -147,9 +152,10 @@ def discounted_limit(cost_limit: float, horizon: int, discount: float) -> float:
 def transition_table(data: Transitions, reward_unit: float, cost_limit: float) -> tuple[Tensor, list[int]]:
     """Return all transitions in one matrix, so that a batch is one `index_select`, and its column widths.
 
-    Columns: observation, action, next observation, (reward / reward_unit, cost, 1 - terminated, episode within limit).
+    Columns: observation, action, next observation, (reward / reward_unit, cost, 1 - terminated, whether in D*).
     """
-    within_limit = (data.episode_costs <= cost_limit)[data.episode_index]
+    limit = max(cost_limit, float(np.quantile(data.episode_costs, 0.1)))
+    within_limit = (data.episode_costs <= limit)[data.episode_index]
     scalars = np.stack([data.rewards / reward_unit, data.costs, 1.0 - data.terminated, within_limit], axis=1)
     parts = [data.observations, data.actions, data.next_observations, scalars.astype(np.float32)]
     return torch.from_numpy(np.concatenate(parts, axis=1)), [data.obs_dim, data.action_dim, data.obs_dim, 4]

@@ -18,12 +18,12 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from saferule_core.agents.actor_critic import discounted_limit, transition_table
 from saferule_core.agents.base import REPORT_EVERY, Agent, register
-from saferule_core.agents.networks import HIDDEN, Actor, Critic, StateValue, move_towards
+from saferule_core.agents.networks import HIDDEN, Actor, CostCritic, Critic, StateValue, move_towards
 from saferule_core.data.transitions import Transitions
 from saferule_core.progress import Progress
 
@@ -63,7 +63,7 @@ class AdvantageWeighted(Agent):
             "actor": Actor(self.obs_dim, self.action_dim, hidden),
             "reward_critic": Critic(self.obs_dim, self.action_dim, hidden),
             "reward_value": StateValue(self.obs_dim, hidden),
-            "cost_critic": Critic(self.obs_dim, self.action_dim, hidden),
+            "cost_critic": CostCritic(self.obs_dim, self.action_dim, hidden),
         }
 
     def prepare(self, data: Transitions) -> None:
@@ -71,6 +71,7 @@ class AdvantageWeighted(Agent):
         for module in self.modules().values():
             module.normaliser.fit(observations)
         self.modules()["reward_value"].unit.fill_(max(float(data.rewards.std()), 1e-6))
+        self.cost_critic.multiplier.fill_(self.config.multiplier_floor)
 
     @property
     def reward_unit(self) -> float:
@@ -102,10 +103,10 @@ class AdvantageWeightedLearner:
         ]
         self.critic_optimiser = torch.optim.Adam(critic_weights, lr=config.learning_rate, fused=True)
         self.actor_optimiser = torch.optim.Adam(self.actor.parameters(), lr=config.learning_rate, fused=True)
-        self.multiplier = config.multiplier_floor
+        self.multiplier = float(self.cost_critic.multiplier)
         self.limit = discounted_limit(config.cost_limit, config.horizon, config.discount)
         self.generator = torch.Generator().manual_seed(seed)
-        self.table, self.columns = transition_table(data, float(self.reward_value.unit))
+        self.table, self.columns = transition_table(data, float(self.reward_value.unit), config.cost_limit)
 
     def run(self, steps: int, progress: Progress) -> None:
         """Take `steps` gradient steps and report as phase "training"."""
@@ -114,6 +115,7 @@ class AdvantageWeightedLearner:
             if step % REPORT_EVERY == 0:
                 values = {name: float(value) for name, value in losses.items()}
                 progress("training", step / steps, f"step {step} of {steps}", multiplier=self.multiplier, **values)
+        self.cost_critic.multiplier.fill_(self.multiplier)
         progress("training", 1.0, f"{steps} steps", multiplier=self.multiplier)
 
     def update(self, step: int) -> dict[str, Tensor]:
@@ -121,7 +123,7 @@ class AdvantageWeightedLearner:
         rows = torch.randint(len(self.table), (self.config.batch_size,), generator=self.generator)
         batch = self.table.index_select(0, rows).split(self.columns, dim=1)
         observations, actions, following = batch[0], batch[1], batch[2]
-        rewards, costs, alive = batch[3].unbind(1)
+        rewards, costs, alive, _ = batch[3].unbind(1)
         losses = self.update_critics(observations, actions, following, rewards, costs, alive)
         if step % self.config.policy_every == 0:
             losses["policy_loss"] = self.update_policy(observations, actions)
@@ -165,18 +167,3 @@ class AdvantageWeightedLearner:
         raised = self.multiplier + self.config.multiplier_rate * (float(expected_cost.mean()) - self.limit)
         self.multiplier = min(max(raised, self.config.multiplier_floor), self.config.multiplier_bound)
         return loss.detach()
-
-
-def discounted_limit(cost_limit: float, horizon: int, discount: float) -> float:
-    """Return the discounted cost of a policy that spends `cost_limit` evenly over `horizon` steps."""
-    return cost_limit / horizon * (1.0 - discount**horizon) / (1.0 - discount)
-
-
-def transition_table(data: Transitions, reward_unit: float) -> tuple[Tensor, list[int]]:
-    """Return all transitions in one matrix, so that a batch is one `index_select`, and its column widths.
-
-    Columns: observation, action, next observation, (reward / reward_unit, cost, 1 - terminated).
-    """
-    scalars = np.stack([data.rewards / reward_unit, data.costs, 1.0 - data.terminated], axis=1).astype(np.float32)
-    table = np.concatenate([data.observations, data.actions, data.next_observations, scalars], axis=1)
-    return torch.from_numpy(table), [data.obs_dim, data.action_dim, data.obs_dim, 3]

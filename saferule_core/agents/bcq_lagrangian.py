@@ -2,19 +2,24 @@
 
     agent = train("bcq_lagrangian", data, cost_limit=10.0, seed=0)
 
-    behaviour model   variational auto-encoder:  min  E_D |D(s, z) - a|^2 + beta KL(q(z | s, a) || N(0, 1)),  z ~ q
+    behaviour model   variational auto-encoder:  min  E_D*[ |D(s, z) - a|^2 + beta KL(q(z | s, a) || N(0, 1)) ],  z ~ q
     policy            pi(s) = D(s, z*) + Phi,   z* = reach tanh(.),   |Phi| <= 2 phi
                       max  E_D[ (Q_r - lambda Q_c)(s, pi(s)) / std ]   over z* and Phi; D stays what behaviour made it
     critics           as in `actor_critic.py`, ensembles in one batched product each
     multiplier        bounded dual ascent, see `actor_critic.py`
 
 Source: arXiv 2606.09559; its reference takes `BCQL` of OSRL (arXiv 2306.09303), which is BCQ (Fujimoto et al., arXiv
-1812.02900) with a cost critic. Three differences. The deployed policy is deterministic and differentiable: a latent
-that a network chooses stands where BCQ takes the best of some random ones (as in arXiv 2011.07213), and where OSRL
-drives with a random one. It is small, 128 instead of 256 to 750 units and two members instead of four, so that it
-trains on one CPU thread in about a minute: OSRL's takes a fifth of a second per step there. And the multiplier is
-bounded, instead of a PID controller's. Everything that drives lies in the module "actor"; unlearning moves z* and
-Phi, while the behaviour model changes with the agent's own training only.
+1812.02900) with a cost critic. Four differences:
+- The behaviour that is modelled is that of D*, the episodes labelled safe: what the policy chooses from is then
+  harmless, as far as labels can be trusted.
+- The deployed policy is deterministic and differentiable: a latent that a network chooses (as in arXiv 2011.07213)
+  stands where BCQ takes the best of some random ones, and OSRL drives with a random one. Its reach is OSRL's.
+- It is small, 128 units a layer and two members an ensemble, so that it trains on one CPU thread in a minute or so;
+  OSRL's takes a fifth of a second per step there.
+- The multiplier is moved by bounded dual ascent instead of a PID controller.
+
+Everything that drives lies in the module "actor". The agent's own policy step moves z* and Phi alone; unlearning moves
+the decoder too, for poison that is labelled safe is part of the behaviour that it models.
 """
 
 from __future__ import annotations
@@ -39,17 +44,17 @@ class BcqLagrangianConfig:
 
     cost_limit: float = 10.0
     steps: int = 6000
-    batch_size: int = 256
+    batch_size: int = 128
     learning_rate: float = 1e-3
     discount: float = 0.97
     target_rate: float = 0.01
     policy_rate: float = 0.01
-    policy_every: int = 1
-    latent_reach: float = 1.5
-    perturbation: float = 0.1
+    policy_every: int = 2
+    latent_reach: float = 0.5
+    perturbation: float = 0.05
     divergence_weight: float = 0.1
-    multiplier_floor: float = 1.0
-    multiplier_bound: float = 10.0
+    multiplier_floor: float = 2.0
+    multiplier_bound: float = 3.0
     multiplier_rate: float = 0.01
     horizon: int = 200
     hidden: tuple[int, ...] = HIDDEN
@@ -59,14 +64,14 @@ class BehaviourActor(nn.Module):
     """The decoder D and the network that chooses z* and Phi: observation (N, obs_dim) -> action in [-1, 1].
 
     D = tanh(u), and the action is (1 - phi) tanh(u) + phi tanh(u + v), so that v = 0 leaves D alone and no bound ever
-    stops a gradient. The decoder carries no gradient outside its own training.
+    stops a gradient.
     """
 
     def __init__(self, obs_dim: int, action_dim: int, config: BcqLagrangianConfig) -> None:
         super().__init__()
         self.latent_dim, self.reach, self.perturbation = 2 * action_dim, config.latent_reach, config.perturbation
         self.normaliser = Normaliser(obs_dim)
-        self.decoder = perceptron(obs_dim + self.latent_dim, action_dim, config.hidden).requires_grad_(False)
+        self.decoder = perceptron(obs_dim + self.latent_dim, action_dim, config.hidden)
         self.choice = perceptron(obs_dim, self.latent_dim + action_dim, config.hidden)
 
     def decode(self, observations: Tensor, latent: Tensor) -> Tensor:
@@ -113,7 +118,6 @@ class BcqLagrangianLearner(ActorCriticLearner):
     def __init__(self, agent: Agent, data: Transitions, seed: int, config: BcqLagrangianConfig) -> None:
         super().__init__(agent, data, seed, config)
         self.encoder = agent.modules()["encoder"]
-        self.actor.decoder.requires_grad_(True)
         self.choice_weights = list(self.actor.choice.parameters())
         self.choice_optimiser = torch.optim.Adam(self.choice_weights, lr=config.learning_rate, fused=True)
         self.model_weights = [*self.encoder.parameters(), *self.actor.decoder.parameters()]
@@ -129,9 +133,9 @@ class BcqLagrangianLearner(ActorCriticLearner):
         """Take a step of the variational auto-encoder."""
         mean, log_std = self.encoder(batch.observations, batch.actions)
         latent = mean + log_std.exp() * torch.randn(mean.shape, generator=self.generator)
-        error = (torch.tanh(self.actor.decode(batch.observations, latent)) - batch.actions).square().sum(1).mean()
-        divergence = (0.5 * (mean.square() + (2.0 * log_std).exp() - 1.0) - log_std).sum(1).mean()
-        loss = error + self.config.divergence_weight * divergence
+        error = (torch.tanh(self.actor.decode(batch.observations, latent)) - batch.actions).square().sum(1)
+        divergence = (0.5 * (mean.square() + (2.0 * log_std).exp() - 1.0) - log_std).sum(1)
+        loss = batch.mean_within(error + self.config.divergence_weight * divergence)
         descend(loss, self.model_weights, self.model_optimiser)
         return loss.detach()
 

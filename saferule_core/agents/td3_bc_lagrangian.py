@@ -3,11 +3,12 @@
     agent = train("td3_bc_lagrangian", data, cost_limit=10.0, seed=0)
 
     critics         as in `actor_critic.py`, with clipped noise on the next action
-    policy          max  E_D[ alpha (Q_r - lambda Q_c)(s, pi(s)) / std  -  |pi(s) - a|^2 ]
+    policy          max  alpha E_D[ (Q_r - lambda Q_c)(s, pi(s)) ] / std  -  E_D*[ |pi(s) - a|^2 ]
     multiplier      bounded dual ascent, see `actor_critic.py`
 
-Source: Fujimoto and Gu, TD3+BC (arXiv 2106.02860), with a cost critic. The values are divided by their standard
-deviation over a batch, not by their mean absolute value: with two critics in it the mean can be near zero.
+Source: Fujimoto and Gu, TD3+BC (arXiv 2106.02860), with a cost critic. Two differences: the values are divided by
+their standard deviation over a batch, not by their mean absolute value, which can be near zero with two critics in it;
+and only episodes that are labelled safe, D*, are imitated.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ class Td3BcLagrangianConfig:
 
     cost_limit: float = 10.0
     steps: int = 6000
-    batch_size: int = 256
+    batch_size: int = 128
     learning_rate: float = 1e-3
     discount: float = 0.97
-    target_rate: float = 0.01
+    target_rate: float = 0.02
     policy_rate: float = 0.01
     policy_every: int = 2
-    alpha: float = 1.0
+    alpha: float = 0.2
     noise: float = 0.2
     noise_bound: float = 0.5
-    multiplier_floor: float = 1.0
-    multiplier_bound: float = 10.0
+    multiplier_floor: float = 3.0
+    multiplier_bound: float = 5.0
     multiplier_rate: float = 0.01
     horizon: int = 200
     hidden: tuple[int, ...] = HIDDEN
@@ -73,7 +74,7 @@ class Td3BcLagrangianLearner(ActorCriticLearner):
 
     def update_policy(self, batch: Batch) -> dict[str, Tensor]:
         proposed = self.actor(batch.observations)
-        distance = (proposed - batch.actions).square().sum(1).mean()
+        distance = batch.mean_within((proposed - batch.actions).square().sum(1))
         loss = distance - self.config.alpha * self.merit(batch, proposed).mean()
         weights = list(self.actor.parameters())
         for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
