@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bags", nargs="+", action="extend", required=True, metavar="BAG", help="bags to learn from")
     parser.add_argument(
         "--agent", default="advantage_weighted", metavar="NAME",
-        help="advantage_weighted (default) or return_conditioned",
+        help="advantage_weighted (default), return_conditioned or decision_transformer",
     )  # fmt: skip
     parser.add_argument("--steps", type=common.positive, metavar="N", help="gradient steps (default: the agent's own)")
     parser.add_argument(
