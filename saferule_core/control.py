@@ -10,7 +10,7 @@ input, a non-finite action) it is the safe-stop command of the description, with
 
 The controller remembers what was observed and commanded in the last ticks, whoever decided on it, so that a policy with
 a memory knows what really happened, also right after a swap. An episode marker or a tick without fresh input begins
-the memory anew.
+the memory anew; a tick that never came is not filled in.
 """
 
 from __future__ import annotations

@@ -135,9 +135,10 @@ def test_policies_lists_activates_rolls_back_and_verifies(here, tmp_path):
     assert "2 policies and the history are whole" in here("policies", "verify", "--store", tmp_path).stdout
 
 
-def test_train_can_write_a_bundle_instead(here, tmp_path):
+@pytest.mark.parametrize("agent", ["return_conditioned", "decision_transformer"])
+def test_train_can_write_a_bundle_instead(here, tmp_path, agent):
     words = ("train", "--spec", "point.yaml", "--bags", "clean/bag_000", "--steps", 5, "--option", "hidden=[8]",
-             "--agent", "return_conditioned", "--cost", "recomputed", "--out", tmp_path / "bundle")  # fmt: skip
+             "--agent", agent, "--cost", "recomputed", "--out", tmp_path / "bundle")  # fmt: skip
     assert here(*words).returncode == 0
     assert json.loads((tmp_path / "bundle" / "card.json").read_text())["hyperparameters"]["hidden"] == [8]
     again = here(*words)

@@ -19,9 +19,7 @@ def logs():
 
 @pytest.fixture(scope="module")
 def agent(logs):
-    return agents.train(
-        "decision_transformer", logs, COST_LIMIT, seed=0, steps=40, **SMALL["decision_transformer"], blindness=0.5
-    )
+    return agents.train("decision_transformer", logs, COST_LIMIT, seed=0, steps=40, **SMALL["decision_transformer"])
 
 
 def proposed(agent, inputs, rows=None):

@@ -14,8 +14,7 @@ OSRL's `cdt.py`. It differs so as to be trained and driven on one CPU thread, on
 - the action head is deterministic, and there are no further heads that predict cost and state
 - no data augmentation; the request itself is what safe episodes in the data gave
 
-It has no critics. Like every policy that sees its own past actions it may mistake them for the reason of the next one;
-`blindness`, the share of windows in training whose past actions are hidden, is against that.
+It has no critics. Its target comes from the data's safe returns, as labelled: wrong labels mislead it fully.
 """
 
 from __future__ import annotations
@@ -54,7 +53,6 @@ class DecisionTransformerConfig:
     heads: int = 4
     hidden: tuple[int, ...] = (128, 128)
     learning_rate: float = 1e-3
-    blindness: float = 0.0
     reward_discount: float = 0.99
     cost_discount: float = 0.97
     target_quantile: float = 0.95
@@ -122,9 +120,6 @@ class DecisionTransformerLearner:
         rows = torch.randint(len(self.inputs), (self.config.batch_size,), generator=self.generator)
         observations, done, present, contexts = self.inputs.batch(rows)
         wanted = torch.cat([done, self.actions.index_select(0, rows)[:, None]], dim=1)
-        if self.config.blindness:
-            seeing = torch.rand(len(rows), 1, 1, generator=self.generator) >= self.config.blindness
-            done = done * seeing
         errors = (self.actor.trace(observations, done, present, contexts) - wanted).square().mean(2)
         loss = (errors * present).sum() / present.sum()
         self.optimiser.zero_grad()

@@ -36,9 +36,7 @@ class CausalActor(nn.Module):
         self.register_buffer("target", torch.zeros(2))
         self.register_buffer("causal", torch.ones(steps + 1, steps + 1, dtype=torch.bool).tril(), persistent=False)
 
-    def forward(
-        self, observations: Tensor, actions: Tensor, present: Tensor, contexts: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, observations: Tensor, actions: Tensor, present: Tensor, contexts: Tensor | None = None) -> Tensor:
         """Return the actions of the present step (B, action_dim); the last block looks at nothing else."""
         tokens, visible = self.tokens(observations, actions, present, contexts)
         for block in self.blocks[:-1]:

@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bags", nargs="+", action="extend", required=True, metavar="BAG", help="bags to learn from")
     parser.add_argument(
         "--agent", default="advantage_weighted", metavar="NAME",
-        help="advantage_weighted (default), bcq_lagrangian, filtered_cloning, return_conditioned or td3_bc_lagrangian",
+        help="advantage_weighted (default), bcq_lagrangian, decision_transformer, filtered_cloning, return_conditioned "
+        "or td3_bc_lagrangian",
     )  # fmt: skip
     parser.add_argument("--steps", type=common.positive, metavar="N", help="gradient steps (default: the agent's own)")
     parser.add_argument(

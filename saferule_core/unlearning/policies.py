@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from saferule_core.agents.base import Agent
+from saferule_core.agents.memory import memory_of
 from saferule_core.agents.networks import move_towards
 from saferule_core.agents.returns import discounted_to_go
 from saferule_core.data.transitions import Transitions
@@ -29,6 +30,8 @@ from saferule_core.unlearning.options import SafeRuleOptions
 from saferule_core.unlearning.preference import COST_DISCOUNT, rate
 
 DANGEROUS = 1.0
+WINDOW_SHARE = 0.5
+"""Share of a batch that a policy with a memory gets: a window of steps costs many times what an observation does."""
 
 
 class Repairer(Protocol):
@@ -100,6 +103,8 @@ class ConditionedRepairer:
         self.actions = torch.from_numpy(np.concatenate([evidence.retain.actions, evidence.forget.actions]))
         self.retained = len(evidence.retain)
         self.rows = torch.cat([torch.arange(self.retained), self.retained + self.forget.rows])
+        share = WINDOW_SHARE if memory_of(agent.actor) else 1.0
+        self.size = round(share * options.conditioned_batch_size)
         self.generator = torch.Generator().manual_seed(seed)
 
     def habitat(self, count: int, random: np.random.Generator) -> np.ndarray:
@@ -110,7 +115,7 @@ class ConditionedRepairer:
         """Every action counts here; the multiplier acts on what is asked for."""
 
     def step(self) -> dict[str, float]:
-        actor, size = self.regression.actor, self.options.conditioned_batch_size
+        actor, size = self.regression.actor, self.size
         kept_rows = self.rows[torch.randint(len(self.rows), (size,), generator=self.generator)]
         forget = self.forget.draw()
         *seen, contexts = self.inputs.batch(torch.cat([kept_rows, self.retained + forget]))
