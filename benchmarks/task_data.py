@@ -90,11 +90,11 @@ def page(rows: Sequence[str], seeds: Sequence[int], episodes: int) -> str:
     words = "--seeds " + " ".join(str(seed) for seed in seeds) + f" --episodes {episodes}"
     return f"""# What the simulated tasks log
 
-Made by `.venv/bin/python -m benchmarks.task_data {words}`: {len(seeds) * episodes} episodes per task of
-the drivers in `saferule_core/sim/behaviours/`, one process. Rewards are normalised as in DSRL, 0 and 1 being what stands in
-`config/<task>.yaml`. *Safe* is a cost of at most {SAFE:g} in an episode, *careful* at most {CAREFUL:g}, which is what filtered
-cloning learns from, *dangerous* at least {DANGEROUS:g}, of which an attacker takes the most rewarding. Steps per second
-count starting the simulation and keeping the log.
+Made by `.venv/bin/python -m benchmarks.task_data {words}`: {len(seeds) * episodes} episodes per
+task of the drivers in `saferule_core/sim/behaviours/`, in one process. Rewards are normalised as in DSRL, 0 and 1 being
+what stands in `config/<task>.yaml`. *Safe* is a cost of at most {SAFE:g} in an episode,
+*careful* at most {CAREFUL:g}, which is what filtered cloning learns from, *dangerous* at least {DANGEROUS:g}, of which
+an attacker takes the most rewarding. Steps per second count starting the simulation and keeping the log.
 
 {HEADER}
 """ + "\n".join(rows) + "\n"

@@ -124,11 +124,12 @@ class SafetyGymnasiumRobot:
         speed = float(data.qvel[0]) if self._x is None else (x - self._x) / self._period
         self._x = x
         attitude = (0.0, float(np.sin(pitch / 2.0)), 0.0, float(np.cos(pitch / 2.0)))
+        linear, angular = (speed, 0.0, float(data.qvel[1])), (0.0, float(data.qvel[2]), 0.0)
+        joints = {"position": tuple(data.qpos.tolist()), "velocity": tuple(data.qvel.tolist())}
         return {
-            "sensor_msgs/msg/JointState": {"position": tuple(data.qpos.tolist()), "velocity": tuple(data.qvel.tolist())},
-            "nav_msgs/msg/Odometry": _odometry((x, 0.0, z), attitude, (speed, 0.0, float(data.qvel[1])), (
-                0.0, float(data.qvel[2]), 0.0)),
-        }  # fmt: skip
+            "sensor_msgs/msg/JointState": joints,
+            "nav_msgs/msg/Odometry": _odometry((x, 0.0, z), attitude, linear, angular),
+        }
 
     def _navigation_state(self) -> dict[str, dict[str, Any]]:
         task, agent = self._task, self._task.agent
@@ -142,7 +143,7 @@ class SafetyGymnasiumRobot:
 
 
 def useful_controls(model: Any) -> np.ndarray:
-    """Return per actuator (A,) the control beyond which the force does not grow, for motors; for others their largest."""
+    """Return per actuator (A,) the control beyond which the force of a motor does not grow, or else the largest one."""
     largest = model.actuator_ctrlrange[:, 1]
     motor = (model.actuator_biastype == 0) & (model.actuator_forcelimited != 0)  # no feedback, and a largest force
     return np.where(motor, np.minimum(largest, model.actuator_forcerange[:, 1] / model.actuator_gainprm[:, 0]), largest)

@@ -2,8 +2,8 @@
 
     action_j = amplitude * AMPLITUDE_j * sin(2 pi FREQUENCY t + PHASE_j) + OFFSET_j
 
-`amplitude`, 1 where the gait was searched for, sets the speed: beyond about 0.85 the runner stumbles. The constants come
-from the cross-entropy method, by `python -m benchmarks.half_cheetah_gait`.
+`amplitude`, 1 where the gait was searched for, sets the speed; beyond about 0.85 the runner stumbles sooner or later.
+The constants come from the cross-entropy method, by `python -m benchmarks.half_cheetah_gait`.
 """
 
 from __future__ import annotations
