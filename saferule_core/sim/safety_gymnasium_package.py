@@ -5,6 +5,8 @@
 - Its dataclasses have arrays as defaults, which Python 3.11 refuses because they can be changed. While the package is
   imported, and only for classes of its own, such a default becomes a factory of copies; `dataclasses.dataclass` is what
   it was before when the import is over.
+- Its robots of several agents bring gymnasium-robotics along, which numpy 1.26 is too new for and which has its say
+  whenever anybody imports gymnasium. They are left out, so that it need not be there.
 - Its robots that find their way build their world anew at each reset, and decode 24 MB of pictures of the sky for it,
   which takes most of the time of an episode. Their sky is plain here. Nothing that moves or is sensed depends on it.
 """
@@ -13,9 +15,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import io
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
 from types import ModuleType, SimpleNamespace
@@ -37,9 +39,13 @@ def load_package(source: str) -> ModuleType:
     Raises:
         SimulationError: it, or a package that it needs, is not installed.
     """
-    with redirect_stderr(io.StringIO()), _array_defaults():  # else a companion warns of robots that nobody asked for
+    left_out = ModuleType(f"{PACKAGE}.tasks.safe_multi_agent.safe_mujoco_multi")
+    left_out.make_ma = None
+    sys.modules.setdefault(left_out.__name__, left_out)
+    with _array_defaults():
         try:
             package = importlib.import_module(PACKAGE)
+            importlib.import_module(f"{PACKAGE}.builder")  # with all robots, which else come when one is made
             world = importlib.import_module(f"{PACKAGE}.world")
         except ImportError as error:
             raise SimulationError(
