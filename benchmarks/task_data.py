@@ -9,8 +9,8 @@ Rewards are normalised as in DSRL. Data seeds 10 to 12 are those for tuning.
 from __future__ import annotations
 
 import argparse
+import resource
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,13 +76,19 @@ def _middle(rewards: np.ndarray) -> str:
 
 
 def measure(spec: RobotSpec, seeds: Sequence[int], episodes: int) -> Figures:
-    """Collect `episodes` per seed in one process each. Raises as `collect_episodes`."""
-    began = time.perf_counter()
+    """Collect `episodes` per seed, in a process each. Raises as `collect_episodes`."""
+    began = _worker_seconds()
     parts = [transitions_of(collect_episodes(spec, episodes, seed), spec) for seed in seeds]
     data = Transitions.concatenate(parts)
     low, high = spec.normalisation.reward_min, spec.normalisation.reward_max
     reward = (data.episode_returns - low) / (high - low)
-    return Figures(spec, reward, data.episode_costs, len(data) / (time.perf_counter() - began))
+    return Figures(spec, reward, data.episode_costs, len(data) / (_worker_seconds() - began))
+
+
+def _worker_seconds() -> float:
+    """Return the CPU time of all processes so far that were started from here and have ended [s]."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def page(rows: Sequence[str], seeds: Sequence[int], episodes: int) -> str:
@@ -94,7 +100,8 @@ Made by `.venv/bin/python -m benchmarks.task_data {words}`: {len(seeds) * episod
 task of the drivers in `saferule_core/sim/behaviours/`, in one process. Rewards are normalised as in DSRL, 0 and 1 being
 what stands in `config/<task>.yaml`. *Safe* is a cost of at most {SAFE:g} in an episode,
 *careful* at most {CAREFUL:g}, which is what filtered cloning learns from, *dangerous* at least {DANGEROUS:g}, of which
-an attacker takes the most rewarding. Steps per second count starting the simulation and keeping the log.
+an attacker takes the most rewarding. Steps per second are those of CPU time, and count starting the simulation and
+keeping the log.
 
 {HEADER}
 """ + "\n".join(rows) + "\n"
