@@ -112,7 +112,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.task_data", description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12], help="data seeds (default: 10 11 12)")
-    parser.add_argument("--episodes", type=int, default=60, help="per seed (default: 60)")
+    parser.add_argument("--episodes", type=int, default=24, help="per seed (default: 24)")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "TASKS.md", help="page (default: docs/TASKS.md)")
     options = parser.parse_args()
     rows = []
@@ -121,10 +121,10 @@ def main() -> int:
             figures = measure(load_spec(ROOT / "config" / f"{task}.yaml"), options.seeds, options.episodes)
             rows.append(figures.row(task))
             print(rows[-1], file=sys.stderr)
+            options.out.write_text(page(rows, options.seeds, options.episodes), encoding="utf-8")
     except SaferuleError as error:
         print(f"benchmarks.task_data: {error}", file=sys.stderr)
         return 2
-    options.out.write_text(page(rows, options.seeds, options.episodes), encoding="utf-8")
     return 0
 
 
