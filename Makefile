@@ -75,13 +75,15 @@ check-tools:
 	  "saferule needs '$$tool' to build its messages. Install it (Debian, Ubuntu: apt install build-essential cmake)." >&2; \
 	  exit 1; }; done
 
-$(PACKAGES): requirements.txt constraints.txt
+$(PACKAGES): requirements.txt constraints.txt requirements-safety-gymnasium.txt
 	@$(MAKE) --no-print-directory check-tools
 	@echo "[1/3] making $(VENV) with $$("$(PYTHON)" --version) (5 s)"
 	@"$(PYTHON)" -m venv $(VENV)
 	@mkdir -p $(VENV)/home
 	@echo "[2/3] installing the packages of requirements.txt (1 to 5 min the first time)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -r requirements.txt -c constraints.txt || { \
+	@{ $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -r requirements.txt -c constraints.txt \
+	  && $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input --no-deps \
+	    -r requirements-safety-gymnasium.txt; } || { \
 	  echo "The packages could not be installed; see above. With the network back, the same command goes on." >&2; exit 1; }
 	@touch $@
 

@@ -11,5 +11,7 @@ setup(
     author_email="maintainers@saferule.dev",
     python_requires=">=3.10",
     packages=find_packages(include=("saferule_core", "saferule_core.*", "saferule_ros", "saferule_ros.*")),
+    # Pip cannot resolve these together with the rest on Python 3.11: requirements-safety-gymnasium.txt says how.
+    extras_require={"safety-gymnasium": ["safety-gymnasium==1.0.0"]},
     data_files=[("share/ament_index/resource_index/packages", ["resource/saferule"])],
 )

@@ -119,6 +119,9 @@ def test_every_node_of_the_table_has_a_console_script():
 def test_requirements_are_pinned_and_the_constraints_agree():
     required, constraints = pinned("requirements.txt"), pinned("constraints.txt")
     assert required.items() <= constraints.items()
+    extra = pinned("requirements-safety-gymnasium.txt")
+    assert extra["safety-gymnasium"] in (ROOT / "setup.py").read_text(encoding="utf-8")
+    assert not extra.keys() & constraints.keys()
 
 
 def test_every_package_that_is_imported_is_required():

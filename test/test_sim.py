@@ -123,7 +123,7 @@ def test_an_own_robot_is_a_module_and_a_factory(point_yaml):
     [
         ("", "simulation: expected a section that names a simulated robot, found none"),
         (SIMULATION % "somewhere:robot", "expected bullet_safety_gym:<task>, .* or <module>.*somewhere:robot"),
-        (SIMULATION % "PointRobot", "expected bullet_safety_gym:<task>, panda:<task> or <module>:<factory>"),
+        (SIMULATION % "PointRobot", "expected .*panda:<task>, safety_gymnasium:<task> or <module>:<factory>"),
         (SIMULATION % "math:sqrt2", "has no attribute 'sqrt2'"),
         (SIMULATION % "builtins:repr", "expected a robot with reset, step, sense, position and close"),
         (SIMULATION % "bullet_safety_gym:SafetyCarFly-v0", "expected one of .*SafetyBallCircle-v0.*SafetyCarFly-v0"),

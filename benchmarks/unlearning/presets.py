@@ -31,7 +31,7 @@ MORE_HIDDEN = ("recall_0.9", "recall_0.5", "precision_0.9", "precision_0.5", "tr
 BALL, CAR = (Task("ball_circle"),), (Task("car_run", 400),)
 TASKS = (
     *BALL, Task("ball_run"), *CAR, Task("car_circle", 400, (10.0, 20.0, 40.0)), Task("drone_run"), Task("panda_reach"),
-    Task("half_cheetah_velocity", 200), Task("point_goal", 200),
+    Task("half_cheetah_velocity", 200), Task("point_circle", 200),
 )  # fmt: skip
 AGENTS = (
     "bcq_lagrangian", "advantage_weighted", "td3_bc_lagrangian", "filtered_cloning", "return_conditioned",

@@ -1,6 +1,7 @@
-"""Train a policy offline from bags, trusting the costs that they log.
+"""Train a policy offline from bags, or from a file of DSRL, trusting the costs that they log.
 
 saferule train --spec config/ball_circle.yaml --bags logs/*_* --store store --activate
+saferule train --spec config/ball_circle.yaml --dsrl SafetyBallCircle-v0-80-886.hdf5 --out clean
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ from saferule_core.progress import within
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     common.add_spec(parser)
-    parser.add_argument("--bags", nargs="+", action="extend", required=True, metavar="BAG", help="bags to learn from")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--bags", nargs="+", action="extend", metavar="BAG", help="bags to learn from")
+    source.add_argument(
+        "--dsrl", metavar="FILE",
+        help="HDF5 file of DSRL (public data of offline safe learning) of the description's task; download it yourself",
+    )  # fmt: skip
     parser.add_argument(
         "--agent", default="advantage_weighted", metavar="NAME",
         help="advantage_weighted (default), bcq_lagrangian, decision_transformer, filtered_cloning, return_conditioned "
@@ -44,6 +50,7 @@ def run(options: argparse.Namespace, display: Display) -> int:
     from saferule_core import agents
     from saferule_core.agents.networks import load_optimiser
     from saferule_core.data.bags import read_bags
+    from saferule_core.data.dsrl import read_dsrl
     from saferule_core.repair import relabelling
     from saferule_core.spec import load_spec
     from saferule_core.store import Card, PolicyStore, bundle
@@ -59,7 +66,12 @@ def run(options: argparse.Namespace, display: Display) -> int:
     store = PolicyStore(options.store) if options.store is not None else None
     limit = spec.cost.limit if options.cost_limit is None else options.cost_limit
     hyperparameters = common.hyperparameters(options)
-    data = read_bags(options.bags, spec, cost=options.cost, progress=within(display.progress, 0.0, 0.2)).transitions
+    if options.dsrl is not None:
+        data = read_dsrl(options.dsrl, spec)
+        data = spec.relabel(data) if options.cost == "recomputed" else data
+    else:
+        reading = within(display.progress, 0.0, 0.2)
+        data = read_bags(options.bags, spec, cost=options.cost, progress=reading).transitions
     load_optimiser()
     began = time.perf_counter()
     agent = agents.train(

@@ -64,6 +64,7 @@ class SimulatedRobot(Protocol):
 FAMILIES = {
     "bullet_safety_gym": "saferule_core.sim.bullet_safety_gym:BulletSafetyGymRobot",
     "panda": "saferule_core.sim.panda:PandaRobot",
+    "safety_gymnasium": "saferule_core.sim.safety_gymnasium:SafetyGymnasiumRobot",
 }
 """Makers of robots by the part of `simulation.robot` before the colon; they get the description and the rest."""
 

@@ -18,7 +18,9 @@ from saferule_core.sim.behaviours.ball import BALL, ball_circle, ball_run
 from saferule_core.sim.behaviours.car import CAR, car_circle, car_run
 from saferule_core.sim.behaviours.driver import Behaviour, Driver
 from saferule_core.sim.behaviours.drone import DRONE, drone_run
+from saferule_core.sim.behaviours.half_cheetah import HALF_CHEETAH, half_cheetah_velocity
 from saferule_core.sim.behaviours.panda import PANDA, panda_reach
+from saferule_core.sim.behaviours.point import POINT, point_circle
 from saferule_core.spec import RobotSpec
 
 BEHAVIOURS: dict[str, Behaviour] = {
@@ -27,7 +29,9 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "car_circle": Behaviour(car_circle, CAR),
     "car_run": Behaviour(car_run, CAR),
     "drone_run": Behaviour(drone_run, DRONE, actions=4),
+    "half_cheetah_velocity": Behaviour(half_cheetah_velocity, HALF_CHEETAH, actions=6),
     "panda_reach": Behaviour(panda_reach, PANDA, actions=3),
+    "point_circle": Behaviour(point_circle, POINT),
 }
 """Behaviours by name."""
 

@@ -18,16 +18,20 @@ CAR_TOP_SPEED = 3.6
 
 
 def car_circle(reckless: bool, rng: np.random.Generator) -> tuple[dict[str, Any], Control]:
-    """Drive the car along the circle in reverse, slower while it still has to turn."""
+    """Drive the car along the circle in reverse, slower while it still has to turn.
+
+    A careful driver always slows down for turns and begins to turn away from the wall early, by little `braking`: else
+    the first swing, from a nose that points anywhere, ends outside.
+    """
     style = {
-        "radius": rng.uniform(6.6, 7.8),
-        "lookahead": rng.uniform(0.25, 0.55),
-        "margin": rng.uniform(6.2, 7.4) if reckless else rng.uniform(4.8, 5.9),
-        "braking": 100.0 if reckless else rng.uniform(0.9, 3.0),
-        "speed": rng.uniform(2.2, 3.6) if reckless else rng.uniform(1.4, 3.5),
-        "slowing": rng.uniform(0.0, 0.9),
+        "radius": rng.uniform(6.6, 7.8) if reckless else rng.uniform(6.8, 7.5),
+        "lookahead": rng.uniform(0.25, 0.55) if reckless else rng.uniform(0.35, 0.5),
+        "margin": rng.uniform(6.2, 7.4) if reckless else rng.uniform(5.0, 5.65),
+        "braking": 100.0 if reckless else rng.uniform(0.8, 1.6),
+        "speed": rng.uniform(2.2, 3.6),
+        "slowing": rng.uniform(0.0, 0.9) if reckless else rng.uniform(0.4, 0.8),
         "speed_gain": rng.uniform(0.4, 1.0),
-        "turn_gain": rng.uniform(1.6, 4.0),
+        "turn_gain": rng.uniform(1.6, 4.0) if reckless else rng.uniform(2.2, 4.0),
         "noise": float(rng.choice([0.02, 0.05, 0.1, 0.2])),
     }
     style["creep"] = 0.05 / style["speed"]
