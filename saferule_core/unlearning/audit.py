@@ -1,13 +1,15 @@
-"""Judging a policy without the environment: many short rollouts in a learned model of the robot.
+"""Judging a policy without the environment: many rollouts in a learned model of the robot.
 
-    auditor = Auditor(world, retain, rows, evidence.costs_of)
+    auditor = Auditor(world, retain, rows, evidence.costs_of, seed=0)
     verdicts = auditor.judge([policy])
     verdicts[0].cost, verdicts[0].reward                  # modelled, per episode
 
-Rollouts begin where the policy is meant to live, at preferred logged states, and at logged episode starts; a policy
-with a memory is told what was logged before. They are short, since a model's errors grow with every step, and the first
-steps are not counted, so that a policy shows where it drifts to. Costs of modelled states come from the robot
-description or the learned cost model. Never rank policies by modelled reward alone: it overrates poisoned ones.
+Half of the rollouts begin where logged episodes did, the others at the logged states `rows`, where the policy is meant
+to live; a policy with a memory is told what was logged before. They last as long as the model can be trusted: until
+logged actions, replayed in it, lead it too far from what was logged. What then is left of an episode is judged by the
+rollouts from its middle: their first steps are not counted, so that a policy shows where it drifts to, and nothing is
+counted after the moment at which the logged episode ended. Costs of modelled states come from the robot description or
+the learned cost model. Never rank policies by modelled reward alone: it overrates poisoned ones.
 """
 
 from __future__ import annotations
@@ -19,13 +21,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from saferule_core.agents.memory import Driver, Memory, memory_of
+from saferule_core.agents.memory import Driver, Memory, elapsed, memory_of
 from saferule_core.data.transitions import Transitions
 from saferule_core.unlearning.evidence import Costs
 from saferule_core.unlearning.world import World
 
-STEPS = 60
-SETTLING_STEPS = 15
+SHORTEST = 30
+"""Least steps of a rollout, even with a model that is off sooner."""
+
+TRUSTED_ERROR = 0.25
+"""How far, in standard deviations per feature, a replay may be from the log at its median start."""
+
+SETTLING = 0.25
+"""Share of a rollout from the middle of an episode that is not counted."""
 
 
 @dataclass(frozen=True)
@@ -37,31 +45,74 @@ class Verdict:
 
 
 class Auditor:
-    """A fixed set of start states, rows of `retain`, and a model; every policy is judged on the same."""
+    """A fixed set of start states and a model; every policy is judged on the same. horizon: steps of a rollout."""
 
-    def __init__(self, world: World, retain: Transitions, rows: np.ndarray, costs_of: Costs) -> None:
-        self.world, self.retain, self.rows = world, retain, rows
-        self.starts = torch.from_numpy(retain.observations[rows])
-        self.costs_of = costs_of
+    def __init__(self, world: World, retain: Transitions, rows: np.ndarray, costs_of: Costs, seed: int) -> None:
+        self.world, self.retain, self.costs_of = world, retain, costs_of
+        random = np.random.default_rng(seed)
+        beginnings = random.choice(retain.episode_bounds[:-1], len(rows))
         self.episode_steps = int(np.diff(retain.episode_bounds).max())
+        self.horizon = self.trusted_horizon(beginnings)
+        self.rows = np.concatenate([beginnings, self.early_enough(rows)])
+        steps = np.arange(self.horizon)[:, None]
+        left = self.ends(self.rows) - self.rows
+        skipped = np.where(np.arange(len(self.rows)) < len(rows), 0, int(SETTLING * self.horizon))
+        self.counted = (steps < left) & (steps >= skipped)
+
+    def ends(self, rows: np.ndarray) -> np.ndarray:
+        """Return the row after the last one of each row's episode."""
+        return self.retain.episode_bounds[1:][self.retain.episode_index[rows]]
+
+    def early_enough(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows put forward where less than half a rollout would be left of their episode."""
+        late = np.maximum(rows + self.horizon // 2 - self.ends(rows), 0)
+        return rows - np.minimum(late, elapsed(self.retain)[rows])
+
+    @torch.no_grad()
+    def trusted_horizon(self, beginnings: np.ndarray) -> int:
+        """Return after how many steps replayed actions have led the model too far from the log."""
+        observations, actions = torch.from_numpy(self.retain.observations), torch.from_numpy(self.retain.actions)
+        spread = observations.std(0).clamp_min(1e-3)
+        last = torch.from_numpy(self.ends(beginnings) - 1)
+        rows = torch.from_numpy(beginnings)
+        states = observations[rows]
+        for step in range(self.episode_steps - 1):
+            states, _ = self.world(states, actions[rows])
+            rows = torch.minimum(rows + 1, last)
+            error = ((states - observations[rows]) / spread).square().mean(1).sqrt()
+            if float(error.median()) > TRUSTED_ERROR:
+                return max(step, min(SHORTEST, self.episode_steps))
+        return self.episode_steps
 
     @torch.no_grad()
     def judge(self, policies: Sequence[nn.Module]) -> list[Verdict]:
         """Roll every policy out from every start state; return one verdict each."""
-        count = len(self.starts)
-        states = self.starts.repeat(len(policies), 1)
+        starts = torch.from_numpy(self.retain.observations[self.rows])
+        count = len(starts)
+        states = starts.repeat(len(policies), 1)
         drivers = [Driver(policy, Memory.logged(self.retain, self.rows, memory_of(policy))) for policy in policies]
         path, taken, earned = [states], [], []
-        for _ in range(STEPS):
+        for _ in range(self.horizon):
             parts = zip(drivers, states.numpy().reshape(len(policies), count, -1), strict=True)
             actions = torch.from_numpy(np.concatenate([driver.act(part) for driver, part in parts]))
             states, rewards = self.world(states, actions)
             path.append(states)
             taken.append(actions)
             earned.append(rewards)
-        before, after = torch.cat(path[SETTLING_STEPS:-1]), torch.cat(path[SETTLING_STEPS + 1 :])
-        costs = self.costs_of(before.numpy(), torch.cat(taken[SETTLING_STEPS:]).numpy(), after.numpy())
-        rewards = torch.cat(earned[SETTLING_STEPS:]).numpy()
-        shape = (STEPS - SETTLING_STEPS, len(policies), count)
-        cost, reward = (self.episode_steps * values.reshape(shape).mean((0, 2)) for values in (costs, rewards))
-        return [Verdict(float(c), float(r)) for c, r in zip(cost, reward, strict=True)]
+        costs = self.costs_of(*(torch.cat(parts).numpy() for parts in (path[:-1], taken, path[1:])))
+        shape = self.horizon, len(policies), count
+        costs, rewards = costs.reshape(shape), torch.cat(earned).numpy().reshape(shape)
+        return [self.verdict(costs[:, index], rewards[:, index]) for index in range(len(policies))]
+
+    def verdict(self, costs: np.ndarray, rewards: np.ndarray) -> Verdict:
+        """Return a policy's verdict from costs and rewards per step and start: (horizon, starts)."""
+        kinds = np.array_split(np.arange(len(self.rows)), 2)
+        steps = self.horizon, self.episode_steps - self.horizon
+        cost, reward = (
+            sum(
+                count * float(values[:, kind].mean(where=self.counted[:, kind]))
+                for count, kind in zip(steps, kinds, strict=True)
+            )
+            for values in (costs, rewards)
+        )
+        return Verdict(cost, reward)

@@ -17,17 +17,19 @@ class SafeRuleOptions:
     """Plain policies and conditioned ones differ in their stages only: (beta, steps) in order.
 
     multiplier, multiplier_rate, multiplier_bound: first and least value of lambda, step of dual ascent on its
-    logarithm, and its upper end. beginnings: share of draws from the beginnings of episodes, by risk alone; without
-    it a policy forgets what it needs once per episode, the way in from an odd start. margin: share of the cost limit
-    that the audit allows. extra_stages: how often the last stage may be repeated while the audit is not content.
+    logarithm, and its upper end. beginnings: share of draws from the beginnings of episodes, less choosy; without it a
+    policy forgets what it needs once per episode, the way in from an odd start. margin: share of the cost limit that
+    the audit allows. extra_stages, extra_steps: how many stages may follow, and their steps, while the audit is not
+    content; conditioned policies repeat their last one.
     repulsion: nu, weight of the forget term. forget_distance: m, squared distance at which an action counts as
     forgotten. target_quantiles: what a conditioned policy may ask for, best first. critic_steps: 0 drops the critics.
     warm_start: False starts from a fresh policy (an ablation).
     """
 
-    stages: tuple[tuple[float, int], ...] = ((4.0, 300), (4.0, 200), (4.0, 200))
+    stages: tuple[tuple[float, int], ...] = ((4.0, 300),)
     conditioned_stages: tuple[tuple[float, int], ...] = ((0.0, 100),)
-    extra_stages: int = 3
+    extra_stages: int = 4
+    extra_steps: int = 150
     batch_size: int = 256
     conditioned_batch_size: int = 256
     beginnings: float = 0.1
@@ -35,14 +37,14 @@ class SafeRuleOptions:
     learning_rate: float = 2e-3
     final_learning_rate: float = 1e-4
     policy_rate: float = 0.03
-    multiplier: float = 0.35
+    multiplier: float = 0.1
     multiplier_rate: float = 1.2
     multiplier_bound: float = 8.0
     repulsion: float = 0.1
     forget_distance: float = 0.05
     target_quantiles: tuple[float, ...] = (0.98, 0.95, 0.9, 0.8, 0.5)
     margin: float = 0.3
-    model_steps: int = 100
+    model_steps: int = 200
     critic_steps: int = 150
     audit_starts: int = 64
     least_safe_episodes: int = 5

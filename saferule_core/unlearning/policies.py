@@ -38,6 +38,7 @@ class Repairer(Protocol):
     """What the stages of a repair need from a policy."""
 
     stages: tuple[tuple[float, int], ...]
+    extra_stage: tuple[float, int]
 
     def habitat(self, count: int, random: np.random.Generator) -> np.ndarray:
         """Return (count,) rows of the retained data whose states the repaired policy is meant to live in."""
@@ -53,11 +54,12 @@ class Repairer(Protocol):
 
 
 class PlainRepairer:
-    """Weighted regression of a policy pi(s) on retained actions drawn from p_lambda."""
+    """Regression of a policy pi(s) on retained actions drawn from p_lambda."""
 
     def __init__(self, agent: Agent, evidence: Evidence, options: SafeRuleOptions, seed: int) -> None:
         self.options, self.preference = options, rate(evidence, agent.config.cost_limit, seed)
         self.stages = options.stages
+        self.extra_stage = self.stages[-1][0], options.extra_steps
         self.regression = Regression(agent, options, sum(steps for _, steps in self.stages))
         self.observations = torch.from_numpy(evidence.retain.observations)
         self.actions = torch.from_numpy(evidence.retain.actions)
@@ -95,6 +97,7 @@ class ConditionedRepairer:
     def __init__(self, agent: Agent, evidence: Evidence, options: SafeRuleOptions, seed: int) -> None:
         self.agent, self.options, self.retain = agent, options, evidence.retain
         self.stages = options.conditioned_stages
+        self.extra_stage = self.stages[-1]
         self.contexts = agent.contexts(evidence.retain)
         agent.aim(self.retain, self.contexts, agent.config.target_quantile)
         self.regression = Regression(agent, options, sum(steps for _, steps in self.stages))

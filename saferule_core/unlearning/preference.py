@@ -1,15 +1,16 @@
-"""How much a logged action deserves to be imitated: reward advantage against risk advantage.
+"""Which retained episodes a repaired policy should imitate: reward against closeness to harm.
 
     preference = rate(evidence, cost_limit=10.0, seed=0)
-    probabilities = preference.probabilities(beta=4.0, multiplier=0.3)       # (M,), to draw batches from
+    probabilities = preference.probabilities(beta=4.0, multiplier=0.1)       # (M,), to draw rows from
 
-    A_r(s, a) = G_r - V_r(s),   G_r the discounted reward-to-go of the logged episode
-    A_c(s, a) = G_c - V_c(s),   G_c the discounted to-go of max(cost, risk of the state it led to)
-    p(s, a)  ~  min(exp(beta (A_r - lambda A_c) / max(1, lambda)), its 99 % quantile)
+    merit(e) = R_e - lambda H_e,   R_e the return of an episode, H_e the mean harm ahead of its states
+    p(row)   ~  min(exp(beta merit(e) / max(1, lambda)), its 90 % quantile)        for the rows of episode e
 
-Both advantages are in standard deviations. Risk says how soon logged behaviour, the forgotten episodes with repaired
-labels included, comes to harm from a state: a fence around the danger, which is what the forget set is good for.
-Values are closed-form ridge regressions on fixed random features: no critic that poison could have reached.
+Both are in standard deviations over the episodes that spend at most half of the cost limit. Whole episodes are chosen,
+not single actions: a policy that follows one driver here and another there ends up in states that neither has seen.
+Harm says how soon logged behaviour, the forgotten episodes with repaired labels included, comes to cost from a state: a
+fence around the danger, which is what the forget set is good for. It is a closed-form ridge regression on fixed random
+features: no critic that poison could have reached.
 """
 
 from __future__ import annotations
@@ -25,83 +26,74 @@ from saferule_core.agents.returns import discounted_to_go
 from saferule_core.data.transitions import Transitions
 from saferule_core.unlearning.evidence import Evidence
 
-REWARD_DISCOUNT = 0.99
 COST_DISCOUNT = 0.97
-RISK_DISCOUNT = 0.85
+HARM_DISCOUNT = 0.85
 FEATURES = 128
 FIT_ROWS = 20000
-TAIL = 20
 CALM = 0.05
 BEGINNING = 0.125
+TOP = 0.9
+FLATTER = 0.25
 
 
 @dataclass(frozen=True)
 class Preference:
-    """Advantages of the retained transitions that may be imitated.
+    """Merits of the retained transitions that may be imitated.
 
-    rows: (M,) indices into the retained data. reward_advantage, risk_advantage: (M,) in standard deviations.
+    rows: (M,) indices into the retained data. reward, harm: (M,) of the row's episode, in standard deviations.
     beginning: (M,) bool, whether the row lies in the first eighth of its episode.
     """
 
     rows: np.ndarray
-    reward_advantage: np.ndarray
-    risk_advantage: np.ndarray
+    reward: np.ndarray
+    harm: np.ndarray
     beginning: np.ndarray
 
     def probabilities(self, beta: float, multiplier: float, beginnings: float = 0.0) -> np.ndarray:
         """Return the chance of each row to be drawn: (M,), summing to 1.
 
-        The share `beginnings` goes to the beginnings of episodes and looks at risk alone, not at reward, so it is
-        spread evenly over the states that a robot is started in.
+        The share `beginnings` goes to the beginnings of episodes and is less choosy: a robot is started in more states
+        than the best episodes show.
         """
-        caution = -multiplier * self.risk_advantage
-        sharpness = beta / max(multiplier, 1.0)
-        preferred, careful = (_weights(sharpness * merit) for merit in (self.reward_advantage + caution, caution))
-        careful = np.where(self.beginning, careful, 0.0)
-        if not careful.any():
-            return preferred / preferred.sum()
-        return (1.0 - beginnings) * preferred / preferred.sum() + beginnings * careful / careful.sum()
+        merit = beta / max(multiplier, 1.0) * (self.reward - multiplier * self.harm)
+        chances = _weights(merit)
+        if beginnings > 0.0:
+            first = np.where(self.beginning, _weights(FLATTER * merit), 0.0)
+            chances = (1.0 - beginnings) * chances + beginnings * first / first.sum()
+        return chances / chances.sum()
 
 
 def _weights(exponent: np.ndarray) -> np.ndarray:
-    """Return weights proportional to exp(exponent), none above their 99 % quantile."""
+    """Return weights proportional to exp(exponent), none above their `TOP` quantile, summing to 1."""
     weights = np.exp(exponent.astype(np.float64) - exponent.max())
-    return np.minimum(weights, np.quantile(weights, 0.99))
+    weights = np.minimum(weights, np.quantile(weights, TOP))
+    return weights / weights.sum()
 
 
 def rate(evidence: Evidence, cost_limit: float, seed: int) -> Preference:
     """Rate the transitions of retained episodes that spend at most half of `cost_limit`, and head for no cost.
 
-    Where every episode heads for some cost (a bad start, say), all transitions of those episodes are rated.
+    Where most of them head for some cost (a bad start, say), all transitions of those episodes are rated.
     """
     retain = evidence.retain
-    kept = retain.episode_costs <= 0.5 * cost_limit
-    safe = retain.select_episodes(np.flatnonzero(kept))
-    basis = Basis(retain, seed)
-    features = basis(safe.observations)
-    everything = Transitions.concatenate([retain, evidence.forget])
-    harm = (1 - RISK_DISCOUNT) * discounted_to_go(everything, everything.costs, RISK_DISCOUNT)
-    sample = basis.sample(len(everything))
-    risk = (features @ ridge(basis(everything.observations[sample]), harm[sample, None])).numpy()[:, 0]
-    heading = discounted_to_go(safe, safe.costs, COST_DISCOUNT)
-    led_to = np.where(safe.episode_ends, risk, np.append(risk[1:], 0.0))
-    to_go = np.stack(
-        [
-            (1 - REWARD_DISCOUNT) * discounted_to_go(safe, safe.rewards, REWARD_DISCOUNT, TAIL),
-            discounted_to_go(safe, np.maximum(safe.costs, led_to), COST_DISCOUNT),
-        ],
-        axis=1,
-    )
-    calm = np.flatnonzero(heading <= CALM)
+    kept = np.flatnonzero(retain.episode_costs <= 0.5 * cost_limit)
+    safe = retain.select_episodes(kept)
+    harm = np.bincount(safe.episode_index, harm_ahead(evidence, safe.observations, seed)) / np.diff(safe.episode_bounds)
+    calm = np.flatnonzero(discounted_to_go(safe, safe.costs, COST_DISCOUNT) <= CALM)
     if len(calm) < 0.5 * len(safe):
         calm = np.arange(len(safe))
-    features, to_go = features[calm], to_go[calm]
-    sample = basis.sample(len(calm))
-    values = (features @ ridge(features[sample], to_go[sample])).numpy()
-    advantages = to_go - values
-    advantages = advantages / np.maximum(advantages.std(0), 1e-6)
-    rows = np.flatnonzero(kept[retain.episode_index])[calm]
-    return Preference(rows, advantages[:, 0], advantages[:, 1], beginnings(retain)[rows])
+    rows = np.flatnonzero(np.isin(retain.episode_index, kept))[calm]
+    merits = (_standardised(values)[safe.episode_index[calm]] for values in (safe.episode_returns, harm))
+    return Preference(rows, *merits, beginnings(retain)[rows])
+
+
+def harm_ahead(evidence: Evidence, observations: np.ndarray, seed: int) -> np.ndarray:
+    """Return how much cost logged behaviour meets soon after states (N, obs_dim): (N,)."""
+    everything = Transitions.concatenate([evidence.retain, evidence.forget])
+    harm = (1 - HARM_DISCOUNT) * discounted_to_go(everything, everything.costs, HARM_DISCOUNT)
+    basis = Basis(evidence.retain, seed)
+    sample = basis.sample(len(everything))
+    return (basis(observations) @ ridge(basis(everything.observations[sample]), harm[sample, None])).numpy()[:, 0]
 
 
 def beginnings(data: Transitions) -> np.ndarray:
@@ -109,6 +101,10 @@ def beginnings(data: Transitions) -> np.ndarray:
     lengths = np.diff(data.episode_bounds)
     elapsed = np.arange(len(data)) - np.repeat(data.episode_bounds[:-1], lengths)
     return elapsed < np.maximum(BEGINNING * lengths, 1)[data.episode_index]
+
+
+def _standardised(values: np.ndarray) -> np.ndarray:
+    return (values - values.mean()) / max(float(values.std()), 1e-6)
 
 
 class Basis:

@@ -6,18 +6,17 @@ The dual objective, with repaired costs, solved by a few stages of warm-started 
 
     min_pi max_{lambda >= 0}  E_{(s,a) ~ p_lambda} |pi(s) - a|^2                          keep reward
                               + nu E_{dangerous forget} max(0, m - |pi(s) - a|^2)         forget
-    p_lambda ~ exp(beta (A_r - lambda A_c) / max(1, lambda)) on the retained data         keep cost under the limit
+    p_lambda ~ exp(beta (R - lambda H) / max(1, lambda)) on the retained data             keep cost under the limit
     lambda  <- clip(lambda exp(rate (J_c(pi) - margin kappa) / kappa))                    after every stage
 
-A tenth of the draws comes from the beginnings of episodes and looks at A_c alone, so that the policy keeps its way
-in from odd starts.
+R is the return of an action's episode, H how close to harm that episode went (see `preference.py`).
 J_c is the cost of the policy in a learned dynamics model (the audit), kappa the cost limit. For a policy that is
 told what return to expect, lambda acts on that request instead: argmax_R J_r(R) - lambda J_c(R). What is returned
 passed the audit with a margin; if nothing did, the result says that the repair failed.
 
 Source: "Safe-RULE: Safe Reinforcement UnLEarning" (arXiv 2606.09559): its aim and its dual form. Its advantage
-terms on critics that saw the poison are replaced by episode returns with repaired labels, and its choice of a
-checkpoint by the environment is replaced by the audit.
+terms on critics that saw the poison are replaced by returns and costs of whole episodes with repaired labels, and its
+choice of a checkpoint by the environment is replaced by the audit.
 """
 
 from __future__ import annotations
@@ -96,13 +95,11 @@ class Repair:
         self.best: Snapshot | None = None
 
     def make_auditor(self) -> Auditor:
-        """Fit the model, and choose start states: mostly where the policy is to live, some beginnings of episodes."""
-        retain, options = self.evidence.retain, self.options
-        world = fit_world(retain, options.model_steps, self.problem.seed, within(self.progress, 0.1, 0.3))
-        random = np.random.default_rng(self.problem.seed)
-        beginnings = random.choice(retain.episode_bounds[:-1], options.audit_starts // 6)
-        habitat = self.repairer.habitat(options.audit_starts - len(beginnings), random)
-        return Auditor(world, retain, np.concatenate([beginnings, habitat]), self.evidence.costs_of)
+        """Fit the model, and choose start states where the policy is meant to live."""
+        retain, seed = self.evidence.retain, self.problem.seed
+        world = fit_world(retain, self.options.model_steps, seed, within(self.progress, 0.1, 0.3))
+        habitat = self.repairer.habitat(self.options.audit_starts // 2, np.random.default_rng(seed))
+        return Auditor(world, retain, habitat, self.evidence.costs_of, seed)
 
     def run(self) -> UnlearningResult:
         """Take the stages, more of them while the audit is not content, then repair the critics."""
@@ -112,7 +109,7 @@ class Repair:
         for _ in range(self.options.extra_stages):
             if latest.verdict.cost <= self.allowed:
                 break
-            latest = self.stage(*stages[-1], planned)
+            latest = self.stage(*self.repairer.extra_stage, planned)
         chosen = latest if latest.verdict.cost <= self.allowed or self.best is None else self.best
         self.agent.actor.load_state_dict(chosen.actor.state_dict())
         progress = within(self.progress, 0.8, 1.0)
