@@ -14,7 +14,8 @@ from saferule_core.errors import Cancelled, UnlearningError
 from saferule_core.progress import silent
 from saferule_core.unlearning import METHODS, UnlearningProblem, unlearn
 from saferule_core.unlearning.critics import trainable
-from saferule_core.unlearning.preference import Preference, beginnings
+from saferule_core.unlearning.evidence import gather
+from saferule_core.unlearning.preference import Preference, rate
 
 PHASES = {"steps": 40, "critic_steps": 20}
 QUICK = {
@@ -207,29 +208,39 @@ def test_costs_that_cannot_be_learned_are_refused(problems):
         unlearn("safe_rule", dataclasses.replace(problem, retain=harmless, relabel=None))
 
 
-def test_beginnings_are_drawn_by_risk_and_not_by_reward():
-    reward, risk = np.array([0.0, 3.0, 0.0, 3.0, 3.0]), np.array([0.0, 0.0, 2.0, 2.0, 0.0])
-    preference = Preference(np.arange(5), reward, risk, np.array([True, True, True, True, False]))
-    careful = preference.probabilities(beta=4.0, multiplier=0.5, beginnings=1.0)
-    assert careful.sum() == pytest.approx(1.0)
-    assert careful[0] == pytest.approx(careful[1]) and careful[4] == 0.0
-    assert careful[0] > 10.0 * careful[2]
-    assert preference.probabilities(4.0, 0.5)[1] > 10.0 * preference.probabilities(4.0, 0.5)[0]
-
-
 def test_a_large_multiplier_looks_at_risk_without_sharpening_the_draws():
-    preference = Preference(np.arange(3), np.array([0.0, 2.0, 0.0]), np.array([0.0, 2.0, 2.0]), np.zeros(3, bool))
+    preference = Preference(np.arange(3), np.array([0.0, 2.0, 0.0]), np.array([0.0, 2.0, 2.0]))
     mild, strict = (preference.probabilities(1.0, multiplier) for multiplier in (0.1, 1e6))
     assert mild[1] > mild[0] > mild[2]
     assert strict[1] == pytest.approx(strict[2], rel=1e-3) and 5.0 < strict[0] / strict[1] <= 1.001 * np.exp(2.0)
 
 
-def test_beginnings_are_the_first_eighth_of_each_episode():
-    ends = np.zeros(21, dtype=bool)
-    ends[[15, 19, 20]] = True
-    blank = np.zeros(21)
-    data = Transitions(blank[:, None], blank[:, None], blank, blank, blank[:, None], np.zeros(21, bool), ends)
-    assert np.flatnonzero(beginnings(data)).tolist() == [0, 1, 16, 20]
+def test_a_few_best_episodes_share_most_draws_evenly():
+    preference = Preference(np.arange(100), np.linspace(-2.0, 2.0, 100), np.zeros(100))
+    chances = preference.probabilities(beta=4.0, multiplier=0.1)
+    assert chances.sum() == pytest.approx(1.0) and chances[90:].sum() > 0.5
+    assert chances[-1] == pytest.approx(chances[-9]) and chances[-1] > 100.0 * chances[50]
+
+
+def test_what_is_imitated_comes_from_rewarding_safe_episodes(problems):
+    evidence = gather(problems["advantage_weighted"])
+    preference = rate(evidence, COST_LIMIT, seed=0)
+    episodes = evidence.retain.episode_index[preference.rows]
+    assert (evidence.retain.episode_costs[episodes] <= 0.5 * COST_LIMIT).all()
+    chances = preference.probabilities(4.0, 0.1)
+    returns = evidence.retain.episode_returns[episodes]
+    assert (chances * returns).sum() > np.quantile(returns, 0.75)
+
+
+def test_scaling_that_poison_widened_is_fitted_again(problems):
+    problem = problems["advantage_weighted"]
+    assert unlearn("safe_rule", problem, **QUICK["safe_rule"]).diagnostics["refitted_features"] == 0
+    blind = problem.agent.clone()
+    blind.actor.normaliser.std[1] *= 100.0
+    result = unlearn("safe_rule", dataclasses.replace(problem, agent=blind), **QUICK["safe_rule"])
+    assert result.diagnostics["refitted_features"] == 1
+    honest = problem.retain.observations.std(0)
+    np.testing.assert_allclose(result.agent.actor.normaliser.std[1], honest[1], rtol=1e-3)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

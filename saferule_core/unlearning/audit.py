@@ -26,10 +26,10 @@ from saferule_core.data.transitions import Transitions
 from saferule_core.unlearning.evidence import Costs
 from saferule_core.unlearning.world import World
 
-SHORTEST = 30
+SHORTEST = 40
 """Least steps of a rollout, even with a model that is off sooner."""
 
-TRUSTED_ERROR = 0.25
+TRUSTED_ERROR = 0.1
 """How far, in standard deviations per feature, a replay may be from the log at its median start."""
 
 SETTLING = 0.25

@@ -7,7 +7,7 @@
 `PlainRepairer` serves policies that see the observation alone: preferred retained actions are imitated.
 `ConditionedRepairer` serves policies that are told return and cost to expect: every retained action, and the forget
 set's dangerous ones, are filed under what they truly cost; what the deployed policy asks for is chosen afterwards.
-Both move the deployed policy away from the forget set's dangerous actions.
+Both teach the deployed policy to do at the forget set's dangerous states what it does where it is meant to live.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from saferule_core.agents.base import Agent
 from saferule_core.agents.memory import memory_of
 from saferule_core.agents.networks import move_towards
 from saferule_core.agents.returns import discounted_to_go
-from saferule_core.data.transitions import Transitions
 from saferule_core.unlearning.contrast import joined
 from saferule_core.unlearning.evidence import Evidence
 from saferule_core.unlearning.options import SafeRuleOptions
@@ -39,6 +38,7 @@ class Repairer(Protocol):
 
     stages: tuple[tuple[float, int], ...]
     extra_stage: tuple[float, int]
+    multiplier: float
 
     def habitat(self, count: int, random: np.random.Generator) -> np.ndarray:
         """Return (count,) rows of the retained data whose states the repaired policy is meant to live in."""
@@ -58,13 +58,14 @@ class PlainRepairer:
 
     def __init__(self, agent: Agent, evidence: Evidence, options: SafeRuleOptions, seed: int) -> None:
         self.options, self.preference = options, rate(evidence, agent.config.cost_limit, seed)
-        self.stages = options.stages
+        self.stages, self.multiplier = options.stages, options.multiplier
         self.extra_stage = self.stages[-1][0], options.extra_steps
         self.regression = Regression(agent, options, sum(steps for _, steps in self.stages))
         self.observations = torch.from_numpy(evidence.retain.observations)
         self.actions = torch.from_numpy(evidence.retain.actions)
-        self.forget = ForgetTerm(evidence.forget, options, seed)
         self.random = np.random.default_rng(seed)
+        habitat = self.habitat(options.habitat_rows, self.random)
+        self.forget = ForgetTerm(evidence, habitat, options, self.random, seed)
         self.batches: list[Tensor] = []
 
     def habitat(self, count: int, random: np.random.Generator) -> np.ndarray:
@@ -75,7 +76,7 @@ class PlainRepairer:
         if self.regression.taken >= self.regression.planned:
             self.regression.taken, self.regression.planned = 0, steps
         size = self.options.batch_size
-        probabilities = self.preference.probabilities(beta, multiplier, self.options.beginnings)
+        probabilities = self.preference.probabilities(beta, multiplier)
         drawn = self.random.choice(len(probabilities), size=steps * size, p=probabilities)
         self.batches = list(torch.from_numpy(self.preference.rows[drawn]).split(size))
 
@@ -96,12 +97,13 @@ class ConditionedRepairer:
 
     def __init__(self, agent: Agent, evidence: Evidence, options: SafeRuleOptions, seed: int) -> None:
         self.agent, self.options, self.retain = agent, options, evidence.retain
-        self.stages = options.conditioned_stages
+        self.stages, self.multiplier = options.conditioned_stages, options.conditioned_multiplier
         self.extra_stage = self.stages[-1]
         self.contexts = agent.contexts(evidence.retain)
         agent.aim(self.retain, self.contexts, agent.config.target_quantile)
         self.regression = Regression(agent, options, sum(steps for _, steps in self.stages))
-        self.forget = ForgetTerm(evidence.forget, options, seed)
+        random = np.random.default_rng(seed)
+        self.forget = ForgetTerm(evidence, self.habitat(options.habitat_rows, random), options, random, seed)
         self.inputs = joined(agent.inputs(data) for data in (evidence.retain, evidence.forget))
         self.actions = torch.from_numpy(np.concatenate([evidence.retain.actions, evidence.forget.actions]))
         self.retained = len(evidence.retain)
@@ -146,13 +148,13 @@ class Regression:
         self.optimiser = torch.optim.Adam(self.actor.parameters(), lr=options.learning_rate, fused=True)
 
     def descend(self, keep_loss: Tensor, forget_loss: Tensor) -> dict[str, float]:
-        """Minimise keep_loss + repulsion * forget_loss by one step."""
+        """Minimise keep_loss + forget_weight * forget_loss by one step."""
         options = self.options
         done = min(self.taken / max(self.planned, 1), 1.0)
         rate = options.learning_rate + done * (options.final_learning_rate - options.learning_rate)
         self.optimiser.param_groups[0]["lr"] = rate
         self.optimiser.zero_grad()
-        (keep_loss + options.repulsion * forget_loss).backward()
+        (keep_loss + options.forget_weight * forget_loss).backward()
         self.optimiser.step()
         self.taken += 1
         move_towards(self.average, self.actor, options.policy_rate)
@@ -160,27 +162,41 @@ class Regression:
 
 
 class ForgetTerm:
-    """The forget set's dangerous actions, and the bounded loss that moves a policy away from them."""
+    """The forget set's dangerous states, and what the policy is to do there instead.
 
-    def __init__(self, forget: Transitions, options: SafeRuleOptions, seed: int) -> None:
+    That is what the nearest state of the policy's habitat shows. Pushing a policy away from forgotten actions would
+    leave open where to, and where an attack shows a trigger, nothing retained says that the trigger means nothing.
+    """
+
+    def __init__(
+        self, evidence: Evidence, habitat: np.ndarray, options: SafeRuleOptions, random: np.random.Generator, seed: int
+    ) -> None:
+        forget, retain = evidence.forget, evidence.retain
         danger = np.flatnonzero(discounted_to_go(forget, forget.costs, COST_DISCOUNT) > DANGEROUS)
-        self.rows = torch.from_numpy(danger)
-        self.observations, self.actions = torch.from_numpy(forget.observations), torch.from_numpy(forget.actions)
-        self.size = options.forget_batch_size if len(self.rows) and options.repulsion > 0 else 0
-        self.distance = options.forget_distance
+        if options.forget_weight <= 0.0:
+            danger = danger[:0]
+        if len(danger) > options.forget_rows:
+            danger = np.sort(random.choice(danger, options.forget_rows, replace=False))
+        self.rows, self.observations = torch.from_numpy(danger), torch.from_numpy(forget.observations)
+        scale = np.maximum(retain.observations.std(0), 1e-3)
+        lost, known = (torch.from_numpy(s / scale) for s in (forget.observations[danger], retain.observations[habitat]))
+        nearest = torch.cdist(lost, known).argmin(1).numpy() if len(danger) else danger
+        self.actions = torch.zeros(len(forget), retain.action_dim)
+        self.actions[self.rows] = torch.from_numpy(retain.actions[habitat[nearest]])
+        self.size = options.forget_batch_size if len(danger) else 0
         self.generator = torch.Generator().manual_seed(seed + 1)
 
     def draw(self) -> Tensor:
-        """Return a batch of rows of the forget set whose actions are to be forgotten; empty if there is no danger."""
+        """Return a batch of dangerous rows of the forget set; empty if there is no danger."""
         if not self.size:
             return self.rows[:0]
         return self.rows[torch.randint(len(self.rows), (self.size,), generator=self.generator)]
 
     def loss(self, proposed: Tensor, rows: Tensor) -> Tensor:
-        """Return the mean of max(0, m - |pi(s) - a|^2): zero once an action is `distance` m away."""
+        """Return the mean of |pi(s) - a'|^2, a' the action of the nearest state of the habitat."""
         if not self.size:
             return torch.zeros(())
-        return (self.distance - (proposed - self.actions[rows]).square().sum(1)).clamp_min(0).mean()
+        return (proposed - self.actions[rows]).square().sum(1).mean()
 
 
 def repairer_of(agent: Agent, evidence: Evidence, options: SafeRuleOptions, seed: int) -> Repairer:

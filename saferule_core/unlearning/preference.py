@@ -31,9 +31,7 @@ HARM_DISCOUNT = 0.85
 FEATURES = 128
 FIT_ROWS = 20000
 CALM = 0.05
-BEGINNING = 0.125
 TOP = 0.9
-FLATTER = 0.25
 
 
 @dataclass(frozen=True)
@@ -41,33 +39,18 @@ class Preference:
     """Merits of the retained transitions that may be imitated.
 
     rows: (M,) indices into the retained data. reward, harm: (M,) of the row's episode, in standard deviations.
-    beginning: (M,) bool, whether the row lies in the first eighth of its episode.
     """
 
     rows: np.ndarray
     reward: np.ndarray
     harm: np.ndarray
-    beginning: np.ndarray
 
-    def probabilities(self, beta: float, multiplier: float, beginnings: float = 0.0) -> np.ndarray:
-        """Return the chance of each row to be drawn: (M,), summing to 1.
-
-        The share `beginnings` goes to the beginnings of episodes and is less choosy: a robot is started in more states
-        than the best episodes show.
-        """
-        merit = beta / max(multiplier, 1.0) * (self.reward - multiplier * self.harm)
-        chances = _weights(merit)
-        if beginnings > 0.0:
-            first = np.where(self.beginning, _weights(FLATTER * merit), 0.0)
-            chances = (1.0 - beginnings) * chances + beginnings * first / first.sum()
-        return chances / chances.sum()
-
-
-def _weights(exponent: np.ndarray) -> np.ndarray:
-    """Return weights proportional to exp(exponent), none above their `TOP` quantile, summing to 1."""
-    weights = np.exp(exponent.astype(np.float64) - exponent.max())
-    weights = np.minimum(weights, np.quantile(weights, TOP))
-    return weights / weights.sum()
+    def probabilities(self, beta: float, multiplier: float) -> np.ndarray:
+        """Return the chance of each row to be drawn: (M,), summing to 1."""
+        merit = beta / max(multiplier, 1.0) * (self.reward - multiplier * self.harm).astype(np.float64)
+        weights = np.exp(merit - merit.max())
+        weights = np.minimum(weights, np.quantile(weights, TOP))
+        return weights / weights.sum()
 
 
 def rate(evidence: Evidence, cost_limit: float, seed: int) -> Preference:
@@ -84,7 +67,7 @@ def rate(evidence: Evidence, cost_limit: float, seed: int) -> Preference:
         calm = np.arange(len(safe))
     rows = np.flatnonzero(np.isin(retain.episode_index, kept))[calm]
     merits = (_standardised(values)[safe.episode_index[calm]] for values in (safe.episode_returns, harm))
-    return Preference(rows, *merits, beginnings(retain)[rows])
+    return Preference(rows, *merits)
 
 
 def harm_ahead(evidence: Evidence, observations: np.ndarray, seed: int) -> np.ndarray:
@@ -94,13 +77,6 @@ def harm_ahead(evidence: Evidence, observations: np.ndarray, seed: int) -> np.nd
     basis = Basis(evidence.retain, seed)
     sample = basis.sample(len(everything))
     return (basis(observations) @ ridge(basis(everything.observations[sample]), harm[sample, None])).numpy()[:, 0]
-
-
-def beginnings(data: Transitions) -> np.ndarray:
-    """Return which rows lie in the first eighth of their episode: (N,) bool, the first row of each always."""
-    lengths = np.diff(data.episode_bounds)
-    elapsed = np.arange(len(data)) - np.repeat(data.episode_bounds[:-1], lengths)
-    return elapsed < np.maximum(BEGINNING * lengths, 1)[data.episode_index]
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:

@@ -5,11 +5,12 @@
 The dual objective, with repaired costs, solved by a few stages of warm-started regression:
 
     min_pi max_{lambda >= 0}  E_{(s,a) ~ p_lambda} |pi(s) - a|^2                          keep reward
-                              + nu E_{dangerous forget} max(0, m - |pi(s) - a|^2)         forget
+                              + nu E_{dangerous forget} |pi(s) - a'(s)|^2                 forget
     p_lambda ~ exp(beta (R - lambda H) / max(1, lambda)) on the retained data             keep cost under the limit
     lambda  <- clip(lambda exp(rate (J_c(pi) - margin kappa) / kappa))                    after every stage
 
-R is the return of an action's episode, H how close to harm that episode went (see `preference.py`).
+R is the return of an action's episode, H how close to harm that episode went (see `preference.py`); a'(s) is what the
+nearest state shows in which the policy is meant to live.
 J_c is the cost of the policy in a learned dynamics model (the audit), kappa the cost limit. For a policy that is
 told what return to expect, lambda acts on that request instead: argmax_R J_r(R) - lambda J_c(R). What is returned
 passed the audit with a margin; if nothing did, the result says that the repair failed.
@@ -37,6 +38,7 @@ from saferule_core.unlearning.critics import repair_critics
 from saferule_core.unlearning.evidence import Evidence, gather
 from saferule_core.unlearning.options import SafeRuleOptions, parse_options
 from saferule_core.unlearning.policies import repairer_of
+from saferule_core.unlearning.scaling import refit_scaling
 from saferule_core.unlearning.world import fit_world
 
 REPORT_EVERY = 20
@@ -86,9 +88,10 @@ class Repair:
         self.problem, self.evidence, self.options, self.progress = problem, evidence, options, progress
         self.agent = problem.agent.clone() if options.warm_start else fresh(problem, evidence)
         self.agent.config = dataclasses.replace(self.agent.config, cost_limit=problem.cost_limit)
+        self.refitted = refit_scaling(self.agent, evidence.retain)
         self.repairer = repairer_of(self.agent, evidence, options, problem.seed)
         self.auditor = self.make_auditor()
-        self.multiplier = options.multiplier
+        self.multiplier = self.least_multiplier = self.repairer.multiplier
         self.allowed = options.margin * problem.cost_limit
         self.steps = 0
         self.history: list[dict[str, Any]] = []
@@ -150,7 +153,7 @@ class Repair:
         """Return the multiplier after one step of dual ascent."""
         excess = (cost - self.allowed) / max(self.problem.cost_limit, 1.0)
         moved = multiplier * math.exp(self.options.multiplier_rate * min(max(excess, -1.0), 1.0))
-        return min(max(moved, self.options.multiplier), self.options.multiplier_bound)
+        return min(max(moved, self.least_multiplier), self.options.multiplier_bound)
 
     def result(self, chosen: Snapshot, critics: str) -> UnlearningResult:
         """Return the outcome with its numbers."""
@@ -164,6 +167,7 @@ class Repair:
             "modelled_cost": cost,
             "modelled_reward": chosen.verdict.reward,
             "multiplier": chosen.multiplier,
+            "refitted_features": self.refitted,
         }
         return UnlearningResult(self.agent, succeeded, message, self.steps, critics, self.history, diagnostics)
 
