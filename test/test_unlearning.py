@@ -209,14 +209,14 @@ def test_costs_that_cannot_be_learned_are_refused(problems):
 
 
 def test_a_large_multiplier_looks_at_risk_without_sharpening_the_draws():
-    preference = Preference(np.arange(3), np.array([0.0, 2.0, 0.0]), np.array([0.0, 2.0, 2.0]))
+    preference = Preference(np.arange(3), np.array([0.0, 2.0, 0.0]), np.array([0.0, 2.0, 2.0]), 3)
     mild, strict = (preference.probabilities(1.0, multiplier) for multiplier in (0.1, 1e6))
     assert mild[1] > mild[0] > mild[2]
     assert strict[1] == pytest.approx(strict[2], rel=1e-3) and 5.0 < strict[0] / strict[1] <= 1.001 * np.exp(2.0)
 
 
 def test_a_few_best_episodes_share_most_draws_evenly():
-    preference = Preference(np.arange(100), np.linspace(-2.0, 2.0, 100), np.zeros(100))
+    preference = Preference(np.arange(100), np.linspace(-2.0, 2.0, 100), np.zeros(100), 100)
     chances = preference.probabilities(beta=4.0, multiplier=0.1)
     assert chances.sum() == pytest.approx(1.0) and chances[90:].sum() > 0.5
     assert chances[-1] == pytest.approx(chances[-9]) and chances[-1] > 100.0 * chances[50]

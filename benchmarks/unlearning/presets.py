@@ -71,15 +71,22 @@ SMOKE = Preset(
     evaluation_episodes=10,
 )
 
+RIVALS = ("poisoned", *RETRAINED, *OURS, "finetune", "gradient_ascent", "trajdeleter", "paper", "paper_fixed")
+CLONES = ("filtered_cloning",)
+
 STANDARD = Preset(
     "standard",
-    "two robots, five seeds, about an hour on two cores",
+    "four robots, three agents, three attacks, five seeds, about two hours on two cores",
     (
-        Group(CAR, ("return_conditioned",), ALL, deep=True),
-        Group(CAR, ("return_conditioned",), SEQUENCE, knowledge=("sequence",)),
-        Group(CAR, ("return_conditioned",), PARTIAL, knowledge=HIDDEN),
-        Group(BALL, ("advantage_weighted",), ALL, deep=True),
+        Group(CAR, ("return_conditioned",), ALL),
+        Group((Task("ball_run"),), CLONES, ALL),
+        Group(CAR, ("return_conditioned",), RIVALS, (Attack("backdoor", (0.1,)), Attack("blinding", (0.1,)))),
+        Group(CAR, ("return_conditioned",), PARTIAL, knowledge=("recall_0.4", "precision_0.7")),
+        Group((Task("panda_reach"),), CLONES, ALL),
+        Group(BALL, ("advantage_weighted",), ALL),
+        Group((Task("ball_run"),), CLONES, PARTIAL, knowledge=("recall_0.4", "precision_0.7")),
         Group(BALL, ("advantage_weighted",), PARTIAL, knowledge=("recall_0.4", "precision_0.7")),
+        Group(CAR, ("return_conditioned",), SEQUENCE, knowledge=("sequence",)),
     ),
     REPORTED,
     RESULTS,

@@ -27,7 +27,7 @@ class SafeRuleOptions:
 
     stages: tuple[tuple[float, int], ...] = ((4.0, 400),)
     conditioned_stages: tuple[tuple[float, int], ...] = ((0.0, 100),)
-    extra_stages: int = 4
+    extra_stages: int = 5
     extra_steps: int = 150
     batch_size: int = 128
     conditioned_batch_size: int = 256
@@ -36,10 +36,10 @@ class SafeRuleOptions:
     final_learning_rate: float = 1e-4
     policy_rate: float = 0.05
     multiplier: float = 0.1
-    conditioned_multiplier: float = 0.35
-    multiplier_rate: float = 1.2
+    conditioned_multiplier: float = 0.15
+    multiplier_rate: float = 2.0
     multiplier_bound: float = 8.0
-    forget_weight: float = 0.15
+    forget_weight: float = 0.1
     forget_rows: int = 2000
     habitat_rows: int = 2000
     target_quantiles: tuple[float, ...] = (0.98, 0.95, 0.9, 0.8, 0.5)
