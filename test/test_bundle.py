@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from saferule_core import agents
 from saferule_core.errors import SpecError, StoreError
 from saferule_core.spec import parse_spec
-from saferule_core.store import Card, bundle
+from saferule_core.store import Card, bundle, content
 
 
 def make_agent(algorithm="advantage_weighted", seed=0):
@@ -33,11 +33,18 @@ def rewrite(path, content: bytes):
     path.write_bytes(content)
 
 
+def reseal(directory):
+    """Make the hashes right again, as somebody would who changed a file on purpose."""
+    files = {name: (directory / name).read_bytes() for name in bundle.CONTENT_FILES}
+    rewrite(directory / content.SUMS, content.sum_lines(files))
+
+
 def edit_weights(directory, change):
-    tensors = load_file(directory / bundle.WEIGHTS)
+    tensors = load_file(directory / content.WEIGHTS)
     change(tensors)
-    (directory / bundle.WEIGHTS).chmod(0o644)
-    save_file(tensors, directory / bundle.WEIGHTS)
+    (directory / content.WEIGHTS).chmod(0o644)
+    save_file(tensors, directory / content.WEIGHTS)
+    reseal(directory)
 
 
 @pytest.mark.parametrize("algorithm", agents.algorithms())
@@ -80,7 +87,7 @@ def test_the_card_is_filled_in(saved, point_spec):
 
 
 def test_the_content_id_can_be_recomputed_with_coreutils(saved):
-    command = "sha256sum card.json spec.yaml weights.safetensors | sha256sum"
+    command = "sha256sum --check --quiet SHA256SUMS && sha256sum SHA256SUMS"
     output = subprocess.run(["sh", "-c", command], cwd=saved, capture_output=True, text=True, check=True).stdout
     assert output.split()[0] == bundle.content_id(saved)
 
@@ -158,9 +165,10 @@ def test_weights_that_are_not_what_the_card_says_are_refused(saved, change, mess
         bundle.load_agent(saved)
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"\x08\x00\x00\x00\x00\x00\x00\x00not json"])
-def test_a_damaged_weights_file_is_refused(saved, content):
-    rewrite(saved / bundle.WEIGHTS, content)
+@pytest.mark.parametrize("damaged", [b"", b"\xff" * 64, b"\x08\x00\x00\x00\x00\x00\x00\x00not json"])
+def test_a_damaged_weights_file_is_refused(saved, damaged):
+    rewrite(saved / content.WEIGHTS, damaged)
+    reseal(saved)
     with pytest.raises(StoreError, match="expected a safetensors file"):
         bundle.load_agent(saved)
 
@@ -168,7 +176,7 @@ def test_a_damaged_weights_file_is_refused(saved, content):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda card: card.update(format=99), "format: expected 1, found 99"),
+        (lambda card: card.update(format=99), "format: expected 1 or 2, found 99"),
         (lambda card: card.update(seed="zero"), r"card.json.*seed"),
         (lambda card: card.update(algorithm="magic"), "expected an agent that can be built"),
         (lambda card: card["hyperparameters"].update(hidden=[9, 9]), "expected weights of advantage_weighted"),
@@ -176,9 +184,10 @@ def test_a_damaged_weights_file_is_refused(saved, content):
     ],
 )
 def test_a_card_that_makes_no_sense_is_refused(saved, change, message):
-    card = json.loads((saved / bundle.CARD).read_bytes())
+    card = json.loads((saved / content.CARD).read_bytes())
     change(card)
-    rewrite(saved / bundle.CARD, json.dumps(card).encode())
+    rewrite(saved / content.CARD, json.dumps(card).encode())
+    reseal(saved)
     with pytest.raises(StoreError, match=message):
         bundle.load_agent(saved)
 
@@ -203,6 +212,6 @@ def test_nothing_is_overwritten(saved, point_spec):
 
 
 def test_a_damaged_spec_is_named(saved):
-    rewrite(saved / bundle.SPEC, b"name: [")
+    rewrite(saved / content.SPEC, b"name: [")
     with pytest.raises(SpecError, match="spec.yaml"):
         bundle.read_spec(saved)

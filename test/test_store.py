@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from saferule_core import agents
 from saferule_core.errors import StoreError
-from saferule_core.store import Card, PolicyStore, bundle, files
+from saferule_core.store import Card, PolicyStore, bundle, files, folder
 from saferule_core.store import store as store_module
 
 
@@ -224,14 +224,14 @@ def crash_after(monkeypatch, steps):
         return step
 
     monkeypatch.setattr(bundle, "write_durably", wrap(files.write_durably))
-    monkeypatch.setattr(store_module, "replace_link", wrap(files.replace_link))
-    monkeypatch.setattr(store_module.History, "append", wrap(store_module.History.append))
+    monkeypatch.setattr(folder, "replace_link", wrap(files.replace_link))
+    monkeypatch.setattr(folder.History, "append", wrap(folder.History.append))
     monkeypatch.setattr(store_module.os, "rename", wrap(os.rename))
     # A dead process does not clean up after itself.
     monkeypatch.setattr(store_module.shutil, "rmtree", lambda *args, **kwargs: None)
 
 
-@pytest.mark.parametrize("steps", range(6))
+@pytest.mark.parametrize("steps", range(8))
 def test_a_crash_while_adding_leaves_the_store_usable(store, add, point_spec, steps):
     first = add(1)
     store.activate(first)

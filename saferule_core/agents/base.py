@@ -157,6 +157,10 @@ class Agent:
         """Return actions (N, action_dim) float32 for observations (N, obs_dim)."""
         return evaluate(self.actor, observations)
 
+    def probe(self, observations: np.ndarray) -> np.ndarray:
+        """Return the first action (N, action_dim) to each observation (N, obs_dim): N calls without a past."""
+        return self.act(observations)
+
     def hyperparameters(self) -> dict[str, Any]:
         """Return a JSON-able dictionary that `build` turns back into an untrained agent of this shape."""
         return {**dataclasses.asdict(self.config), "modules": sorted(self._modules)}

@@ -45,7 +45,8 @@ def run(options: argparse.Namespace, display: Display) -> int:
     from saferule_core.data.bags import read_bags
     from saferule_core.repair import relabelling
     from saferule_core.spec import load_spec
-    from saferule_core.store import Card, PolicyStore, bundle
+    from saferule_core.store import Card, Origin, PolicyStore, bundle
+    from saferule_core.store.origin import asker, bag_origins
     from saferule_core.validation.gate import safe_mean_return
 
     if (options.store is None) == (options.out is None):
@@ -58,7 +59,8 @@ def run(options: argparse.Namespace, display: Display) -> int:
     store = PolicyStore(options.store) if options.store is not None else None
     limit = spec.cost.limit if options.cost_limit is None else options.cost_limit
     hyperparameters = common.hyperparameters(options)
-    data = read_bags(options.bags, spec, cost=options.cost, progress=within(display.progress, 0.0, 0.2)).transitions
+    contents = read_bags(options.bags, spec, cost=options.cost, progress=within(display.progress, 0.0, 0.2))
+    data = contents.transitions
     load_optimiser()
     began = time.perf_counter()
     agent = agents.train(
@@ -74,7 +76,8 @@ def run(options: argparse.Namespace, display: Display) -> int:
         "steps": agent.config.steps,
         "safe_return": safe_mean_return(data.episode_returns, costs, limit),
     }
-    card = Card(seed=options.seed, data={"train": data.digest()}, details=details)
+    origin = Origin(asker(), bag_origins(contents))
+    card = Card(seed=options.seed, data={"train": data.digest()}, details=details, origin=origin)
     if store is not None:
         policy_id = store.add(agent, spec, card)
         if options.activate:
