@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -140,7 +141,8 @@ class StoreFolder:
         """
         policy_id, entries = self.resolve(name), self.history.verified()
         if policy_id != self.active() or not was_forced(entries, policy_id):
-            check_marks(self.root, policy_id, marks_of(entries).get(policy_id, ()), "policies activate --force")
+            marks = marks_of(entries).get(policy_id, ())
+            check_marks(self.root, policy_id, marks, "`saferule policies activate --force`")
         return self._policies / policy_id
 
     def verify_history(self, head: str | None = None) -> str:
@@ -187,7 +189,7 @@ class StoreFolder:
             asked_by=asker(card.origin.asked_by),
             method=card.method,
             algorithm=card.algorithm,
-            configuration={**card.hyperparameters, **card.details},
+            configuration={"hyperparameters": card.hyperparameters, **card.details},
             seed=card.seed,
             data=card.data,
             used=origin["used"],
@@ -197,6 +199,7 @@ class StoreFolder:
         )
 
     def _record(self, event: str, **facts: Any) -> None:
+        facts = json.loads(msgspec.json.encode(facts))  # a number that is not finite becomes null: JSON has none
         self.history.append(event, **facts, active=self.active(), previous=self.previous())
 
     def _names(self) -> list[str]:

@@ -161,6 +161,11 @@ def load_public(path: str | Path) -> bytes:
     return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
+def public_of(path: str | Path) -> bytes:
+    """Return the 32 bytes of the public key in a file that holds a private or a public one. Raises as `load_public`."""
+    return public_bytes(load_private(path)) if b"PRIVATE KEY" in _read(path) else load_public(path)
+
+
 def configured_key() -> Ed25519PrivateKey | None:
     """Return the private key that the environment names, None if it names none. Raises as `load_private`."""
     path = os.environ.get(SIGNING_KEY)

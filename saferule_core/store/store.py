@@ -199,7 +199,7 @@ class PolicyStore(StoreFolder):
         bundle.verify(self._policies / policy_id)
         marks = marks_of(self.history.verified()).get(policy_id, ())
         if not force:
-            check_marks(self.root, policy_id, marks, "force")
+            check_marks(self.root, policy_id, marks, "force (--force)")
         return {"forced": [str(mark) for mark in marks]} if marks else {}
 
     def _put_beside(self, policy_id: str, name: str, data: bytes) -> None:

@@ -17,7 +17,7 @@ from saferule_core.store.files import sync_directory
 from saferule_core.store.store import PolicyStore
 
 
-def prune(store: PolicyStore, keep: int, *, dry_run: bool = False, reason: str = "") -> list[str]:
+def prune(store: PolicyStore, keep: int, *, dry_run: bool = False, reason: str = "", asked_by: str = "") -> list[str]:
     """Delete old policies and return their ids, oldest first.
 
     The newest `keep` stay, and so do the active and the previous one with all their ancestors: their origin has to
@@ -32,7 +32,7 @@ def prune(store: PolicyStore, keep: int, *, dry_run: bool = False, reason: str =
         kept.update(store.lineage(linked) if linked is not None else ())
     doomed = [policy_id for policy_id in ids if policy_id not in kept]
     if doomed and not dry_run:
-        store.remove(doomed, reason=reason)
+        store.remove(doomed, reason, asked_by)
     return doomed
 
 
