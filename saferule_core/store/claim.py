@@ -146,11 +146,11 @@ def check_evidence(claim: Claim, source: str | Path) -> None:
         ("seed", card.seed), ("forgotten", card.origin.forgotten), ("used", card.origin.used),
     ):  # fmt: skip
         _expect(getattr(claim, name), wanted, name, source)
-    _check_history(claim, source)
     for name, policy_id in (("before", claim.parent_id), ("after", claim.policy_id)):
         driven = getattr(claim, name)
         if driven is not None:
             _expect(driven.policy_id, policy_id, f"{name}.policy_id", source)
+    _check_history(claim, source)
     _expect(claim.measures, measures_of(card.details, claim.before, claim.after), "measures", source)
 
 
