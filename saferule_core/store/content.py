@@ -45,7 +45,7 @@ def read_content(directory: str | Path) -> Content:
     Raises:
         StoreError: a file is missing, damaged or unknown, or the content does not match its hashes or the name.
     """
-    path = Path(directory)
+    path = Path(directory).resolve()  # once: `active` may be pointed elsewhere between two files
     present = _listed(path)
     card_bytes = read_file(path / CARD)
     card = decode_card(card_bytes, path / CARD)
@@ -55,7 +55,7 @@ def read_content(directory: str | Path) -> Content:
     files = {CARD: card_bytes, **{name: read_file(path / name) for name in wanted if name != CARD}}
     sums = files.pop(SUMS, None)
     listed = sum_lines(files)
-    found, name = hashlib.sha256(listed).hexdigest(), path.resolve().name
+    found, name = hashlib.sha256(listed).hexdigest(), path.name
     if _CONTENT_ID.fullmatch(name) and name != found:
         raise StoreError(f"{path}: content: expected the SHA-256 {name}, found {found}; the bundle was changed")
     if sums is not None and sums != listed:
