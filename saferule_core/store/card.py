@@ -102,7 +102,7 @@ def decode_card(content: bytes, path: Path) -> Card:
     """
     try:
         card = msgspec.json.decode(content, type=Card)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StoreError(f"{path}: expected the card of a policy bundle, found: {error}") from error
     if card.format not in READABLE:
         wanted = " or ".join(str(number) for number in READABLE)

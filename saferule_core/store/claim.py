@@ -118,7 +118,7 @@ def verify_claim(path: str | Path, trust: signing.Trust) -> Claim:
         written = json.loads(data, object_pairs_hook=_distinct)
     except OSError as error:
         raise StoreError(f"{path}: expected a claim, found: {error.strerror}") from error
-    except ValueError as error:
+    except (msgspec.DecodeError, ValueError) as error:
         raise StoreError(f"{path}: expected a claim, found: {error}") from error
     claim = signed.claim
     if written != _plain(signed):

@@ -208,7 +208,7 @@ def decode_signatures(data: bytes, path: Path) -> tuple[Signature, ...]:
     """Return what `encode_signatures` wrote. Raises StoreError if it is something else."""
     try:
         file = msgspec.json.decode(data, type=_SignatureFile)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StoreError(f"{path}: expected signatures of a policy, found: {error}") from error
     if file.algorithm != "Ed25519":
         raise StoreError(f"{path}: algorithm: expected Ed25519, found {file.algorithm!r}")
