@@ -231,6 +231,7 @@ DAMAGES = {
     "last byte": lambda data: data[:-1] + bytes([data[-1] ^ 1]),
     "cut off": lambda data: data[:-1],
     "cut in half": lambda data: data[: len(data) // 2],
+    "no text": lambda data: data[: len(data) // 2] + b"\xff" + data[len(data) // 2 :],
     "emptied": lambda data: b"",
     "longer": lambda data: data + b"\0",
 }
