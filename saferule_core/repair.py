@@ -19,8 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
+import saferule_core
+from saferule_core.agents import Agent
 from saferule_core.data.bags import read_bags
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import SpecError
@@ -28,7 +31,8 @@ from saferule_core.progress import Progress, silent, within
 from saferule_core.repair_report import repair_report, write_repair_report
 from saferule_core.sim.rollout import EpisodeRecord, run_episodes
 from saferule_core.spec import RobotSpec
-from saferule_core.store import Card, PolicyStore, bundle
+from saferule_core.store import Card, Origin, PolicyStore, bundle
+from saferule_core.store.origin import asker, bag_origins
 from saferule_core.unlearning import UnlearningProblem, UnlearningResult, unlearn
 from saferule_core.unlearning.request import RepairRequest, check_request
 from saferule_core.validation.gate import GateRules, Verdict, judge, safe_mean_return
@@ -104,6 +108,7 @@ def repair(
         validation = validate(
             spec, store, candidate.policy_id, candidate.incumbent_id, request.rules(spec), request.seed,
             safe_return=candidate.safe_return, workers=workers, nice=nice, progress=within(progress, 0.5, 0.97),
+            asked_by=request.asked_by,
         )  # fmt: skip
         accepted, message = validation.verdict.accepted, validation.verdict.message
     else:
@@ -124,13 +129,19 @@ def make_candidate(
     incumbent_id = check_request(request, spec, store, validate=False)
     limit = request.rules(spec).cost_limit
     agent = bundle.load_agent(store.path(incumbent_id), spec)
-    retain = read_bags(request.retain, spec, progress=within(progress, 0.0, 0.15)).transitions
-    forget = read_bags(request.forget, spec, progress=within(progress, 0.15, 0.2)).transitions
+    retained = read_bags(request.retain, spec, progress=within(progress, 0.0, 0.15))
+    forgotten = read_bags(request.forget, spec, progress=within(progress, 0.15, 0.2))
+    retain, forget = retained.transitions, forgotten.transitions
+    origin = Origin(asker(request.asked_by), bag_origins(retained), bag_origins(forgotten))
     losses: list[dict[str, Any]] = []
     problem = UnlearningProblem(agent, retain, forget, limit, request.seed, relabelling(spec, retain))
     watched = _recorded(losses, _as_phase("unlearning", within(progress, 0.2, 1.0)))
     result = unlearn(request.method, problem, watched, **request.options)
     safe_return = safe_mean_return(retain.episode_returns, retain.episode_costs, limit)
+    measures = {
+        f"{name}_action_distance": {"before": distance(agent, data), "after": distance(result.agent, data)}
+        for name, data in (("forget", forget), ("retain", retain))
+    }
     policy_id = None
     if result.succeeded:
         card = Card(
@@ -145,9 +156,22 @@ def make_candidate(
                 "steps": result.steps,
                 "critics": result.critics,
                 "options": dict(request.options),
+                "measures": measures,
             },
+            origin=origin,
         )
         policy_id = store.add(result.agent, spec, card)
+    else:
+        store.record(
+            "unlearning failed",
+            parents=[incumbent_id],
+            asked_by=origin.asked_by,
+            method=request.method,
+            seed=request.seed,
+            configuration=dict(request.options),
+            message=result.message,
+            **{name: msgspec.to_builtins(getattr(origin, name)) for name in ("used", "forgotten")},
+        )
     facts = {**_facts("retain", request.retain, retain), **_facts("forget", request.forget, forget)}
     return Candidate(policy_id, incumbent_id, result, _thinned(losses), safe_return, facts)
 
@@ -164,8 +188,9 @@ def validate(
     workers: int = 1,
     nice: int = 0,
     progress: Progress = silent,
+    asked_by: str = "",
 ) -> Validation:
-    """Drive two policies of the store from the same starts on simulated robots, and judge.
+    """Drive two policies of the store from the same starts on simulated robots, judge, and write it into the history.
 
     Args:
         safe_return: yardstick of reward where the incumbent is unsafe; None takes the one on the candidate's card.
@@ -184,7 +209,24 @@ def validate(
         share = _naming(who, within(progress, start, start + 0.5))
         records.append(run_episodes(spec, store.path(name), seeds, workers=workers, nice=nice, progress=share))
     verdict = judge(records[0], records[1], rules, safe_return)
+    store.record(
+        "judged",
+        store.resolve(candidate),
+        accepted=verdict.accepted,
+        message=verdict.message,
+        incumbent_id=store.resolve(incumbent),
+        seed=seed,
+        rules=msgspec.to_builtins(rules),
+        asked_by=asker(asked_by),
+        code_version=saferule_core.__version__,
+        **{name: msgspec.to_builtins(getattr(verdict, name)) for name in ("incumbent", "candidate")},
+    )
     return Validation(verdict, tuple(records[0]), tuple(records[1]), seeds, time.perf_counter() - began)
+
+
+def distance(agent: Agent, data: Transitions) -> float:
+    """Return the mean of |pi(s) - a|^2 over the steps of `data`: how far the policy is from doing what was logged."""
+    return float(np.mean(agent.action_distance(data)))
 
 
 def validation_seeds(seed: int, episodes: int) -> tuple[int, ...]:

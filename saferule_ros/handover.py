@@ -83,13 +83,16 @@ class Handover:
         return tick
 
     def take_back(self, reason: str) -> str:
-        """Let the previous policy of the store drive again, and return its id.
+        """Reject the policy that drives, let the previous one of the store drive again, and return its id.
+
+        The rejection comes first: as long as a repair stands, the policy that it was made from may not drive.
 
         Raises:
             StoreError: there is no previous policy. HandoverError: as in `give`.
         """
         self._end_probation.set()
         previous = self._store.resolve("previous")
+        self._store.reject("active", reason)
         self._call_swap(previous, reason)
         return self._store.rollback(reason=reason)
 

@@ -179,8 +179,8 @@ class PolicyExecutor(ManagedNode):
     # -- swapping --------------------------------------------------------------------------------------------------
 
     def _load(self, name: str) -> tuple[str, Policy]:
-        """Return id and policy, checked against content hash and description; raises StoreError or SpecError."""
-        policy = load_policy(self._store.path(name), self._spec)
+        """Return id and policy, checked against content, history and description; raises StoreError or SpecError."""
+        policy = load_policy(self._store.path_to_drive(name), self._spec)
         policy.act(np.zeros((1, self._spec.obs_dim), dtype=np.float32))  # the first call of a network is slow
         return policy.policy_id, policy
 

@@ -249,7 +249,7 @@ class UnlearningServer(ManagedNode):
             "--method", request.method or "safe_rule", "--seed", str(request.seed),
             "--min-reward-kept", str(request.min_reward_kept), "--confidence", str(request.confidence),
             "--episodes", str(request.validation_episodes), "--workers", str(self.parameter("workers")),
-            "--out", str(self._work_dir / request_id),
+            "--out", str(self._work_dir / request_id), "--asked-by", f"unlearning_server, request {request_id}",
         ]  # fmt: skip
         if request.cost_limit > 0.0:
             arguments += ["--cost-limit", str(request.cost_limit)]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from saferule_core import agents
 from saferule_core.errors import StoreError
-from saferule_core.store import Card, PolicyStore, bundle, files
+from saferule_core.store import BagOrigin, Card, Origin, PolicyStore, bundle, files, folder
 from saferule_core.store import store as store_module
 
 
@@ -224,14 +224,14 @@ def crash_after(monkeypatch, steps):
         return step
 
     monkeypatch.setattr(bundle, "write_durably", wrap(files.write_durably))
-    monkeypatch.setattr(store_module, "replace_link", wrap(files.replace_link))
-    monkeypatch.setattr(store_module.History, "append", wrap(store_module.History.append))
+    monkeypatch.setattr(folder, "replace_link", wrap(files.replace_link))
+    monkeypatch.setattr(folder.History, "append", wrap(folder.History.append))
     monkeypatch.setattr(store_module.os, "rename", wrap(os.rename))
     # A dead process does not clean up after itself.
     monkeypatch.setattr(store_module.shutil, "rmtree", lambda *args, **kwargs: None)
 
 
-@pytest.mark.parametrize("steps", range(6))
+@pytest.mark.parametrize("steps", range(8))
 def test_a_crash_while_adding_leaves_the_store_usable(store, add, point_spec, steps):
     first = add(1)
     store.activate(first)
@@ -342,3 +342,123 @@ def test_cards_keep_what_they_were_given(store, point_spec):
         kept, algorithm="", hyperparameters={}, obs_dim=0, action_dim=0, tensors={}, spec_name="", spec_hash="",
         code_version="",
     )  # fmt: skip
+
+
+# -- what the history says ---------------------------------------------------------------------------------------------
+
+BAG = BagOrigin("day_3", "b" * 64, 5, "e" * 64)
+
+
+@pytest.fixture
+def repaired(store, add):
+    """A store whose active policy was repaired from the previous one."""
+    old = add(1, origin=Origin("anna", used=(BAG,)))
+    store.activate(old)
+    new = add(2, parent=old, method="safe_rule", data={"forget": "d" * 64}, origin=Origin("bert", forgotten=(BAG,)))
+    store.activate(new, reason="passed validation", asked_by="bert")
+    return old, new
+
+
+def test_the_history_says_who_asked_and_what_was_forgotten_how(store, repaired):
+    old, new = repaired
+    added = store.history.entries()[2]
+    assert added["policy_id"] == new and added["parents"] == [old] and added["asked_by"] == "bert"
+    assert added["forgotten"] == [{"name": "day_3", "sha256": "b" * 64, "episodes": 5, "episodes_sha256": "e" * 64}]
+    assert (added["method"], added["seed"], added["data"]) == ("safe_rule", 2, {"forget": "d" * 64})
+    assert added["configuration"]["hyperparameters"]["hidden"] == [4] and added["code_version"]
+    assert store.history.entries()[3]["asked_by"] == "bert"
+    assert "@" in store.history.entries()[1]["asked_by"]
+
+
+@pytest.mark.parametrize("way", ["activate", "rollback"])
+def test_what_was_repaired_does_not_drive_again_unless_forced(store, repaired, way):
+    old, new = repaired
+    with pytest.raises(StoreError, match="says nothing against, found superseded: .*; poisoned: it learned from day_3"):
+        store.activate(old) if way == "activate" else store.rollback()
+    assert (store.active(), store.previous()) == (new, old)
+    with pytest.raises(StoreError, match="superseded"):
+        store.path_to_drive(old)
+    store.activate(old, force=True) if way == "activate" else store.rollback(force=True)
+    assert store.active() == old and "superseded" in store.history.last()["forced"][0]
+    assert store.path_to_drive("active") == store.path(old)
+    store.activate(new)
+    with pytest.raises(StoreError, match="superseded"):
+        store.activate(old)
+
+
+def test_a_repair_that_breaks_its_limit_is_rejected_and_its_incumbent_drives_again(store, repaired):
+    old, new = repaired
+    assert store.rollback("broke its limit", reject=True) == old
+    assert store.path_to_drive("active") == store.path(old)
+    for change in (lambda: store.activate(new), store.rollback):
+        with pytest.raises(StoreError, match="rejected: broke its limit"):
+            change()
+    assert [entry["event"] for entry in store.history.entries()[-2:]] == ["rejected", "rolled back"]
+    assert store.rollback(force=True) == new
+
+
+def test_a_link_that_was_moved_to_a_bad_policy_by_hand_does_not_let_it_drive(store, repaired):
+    old, _ = repaired
+    files.replace_link(store.root / "active", f"policies/{old}")
+    with pytest.raises(StoreError, match="poisoned"):
+        store.path_to_drive("active")
+
+
+def test_a_policy_that_is_active_and_rejected_needs_force_to_stay(store, add):
+    store.activate(add(1))
+    store.reject("active", "seen to swerve", asked_by="anna")
+    with pytest.raises(StoreError, match="rejected: seen to swerve"):
+        store.path_to_drive("active")
+    store.activate("active", force=True)
+    assert store.path_to_drive("active") == store.path("active")
+
+
+def test_a_damaged_history_lets_nothing_new_drive(busy_store, add):
+    third = add(3)
+    lines = history_lines(busy_store)
+    busy_store.history.path.write_bytes(b"".join([lines[0].replace(b'"seed": 1', b'"seed": 7'), *lines[1:]]))
+    with pytest.raises(StoreError, match="line 1: hash"):
+        busy_store.activate(third)
+    with pytest.raises(StoreError, match="line 1: hash"):
+        busy_store.path_to_drive("active")
+
+
+def test_a_noted_hash_shows_that_lines_were_cut_off(busy_store, add):
+    head = busy_store.verify_history()
+    add(3)
+    assert busy_store.verify_history(head) != head
+    busy_store.history.path.write_bytes(b"".join(history_lines(busy_store)[:-2]))
+    with pytest.raises(StoreError, match="expected a line with the hash"):
+        busy_store.verify_history(head)
+
+
+def test_a_policy_that_a_crash_left_out_of_the_history_is_written_down(store, add):
+    store.activate(add(1))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(folder.History, "append", lambda *args, **kwargs: (_ for _ in ()).throw(Crash))
+        with pytest.raises(Crash):
+            add(2)
+    store.reject("active")
+    added = [entry["policy_id"] for entry in store.history.entries() if entry["event"] == "added"]
+    assert set(added) == set(store.ids()) and len(added) == 2
+
+
+def test_numbers_that_json_cannot_hold_do_not_break_the_chain(store, add):
+    store.record("judged", add(1), accepted=True, message="", cost=float("nan"))
+    assert store.history.last()["cost"] is None
+    store.verify_history()
+
+
+def test_who_reads_while_a_report_comes_sees_a_whole_bundle(store, add):
+    """The new file is prepared outside the bundle: a reader refuses files that it does not know."""
+    policy_id, seen = add(1), []
+    replace = os.replace
+
+    def look(source, target):
+        seen.append(bundle.content_id(store.path(policy_id)))
+        replace(source, target)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(files.os, "replace", look)
+        store.add_report(policy_id, b"{}")
+    assert seen == [policy_id]

@@ -145,6 +145,10 @@ class Agent:
         """Return what drives robots with this policy step by step, whether it has a memory or not."""
         return Driver(self.actor, Memory(memory_of(self.actor), self.obs_dim, self.action_dim))
 
+    def probe(self, observations: np.ndarray) -> np.ndarray:
+        """Return the first action (N, action_dim) to each observation (N, obs_dim): N calls without a past."""
+        return self.act(observations)
+
     def hyperparameters(self) -> dict[str, Any]:
         """Return a JSON-able dictionary that `build` turns back into an untrained agent of this shape."""
         return {**dataclasses.asdict(self.config), "modules": sorted(self._modules)}

@@ -23,7 +23,7 @@ from saferule_core.cli.display import Display, make_display
 from saferule_core.cli.stopping import Stop
 from saferule_core.errors import Cancelled, SaferuleError
 
-VERBS = ("collect", "poison", "train", "unlearn", "validate", "repair", "report", "policies")
+VERBS = ("collect", "poison", "train", "unlearn", "validate", "repair", "report", "policies", "keys", "verify-claim")
 ROS_VERBS = {
     "demo": "a simulated robot misbehaves and is repaired while it drives (needs ROS)",
     "up": "start the nodes of a robot without launch_ros (needs ROS)",
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"saferule {__version__}")
     verbs = parser.add_subparsers(title="commands", metavar="command", dest="verb")
     for name in VERBS:
-        module = importlib.import_module(f"saferule_core.cli.{name}")
+        module = importlib.import_module(f"saferule_core.cli.{name.replace('-', '_')}")
         summary = module.__doc__.splitlines()[0].rstrip(".")
         verb = verbs.add_parser(
             name, help=summary, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -61,6 +61,9 @@ def add_unlearning(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method", default="safe_rule", metavar="NAME", help="safe_rule (default), retrain or finetune"
     )
+    parser.add_argument(
+        "--asked-by", default="", metavar="NAME", help="who asks, for card and history (default: user@host)"
+    )
     add_cost_limit(parser)
     add_hyperparameters(parser)
 

@@ -1,9 +1,11 @@
-"""See and change which policy of a store drives.
+"""See, check and change the policies of a store: which one drives, where each comes from, what speaks against it.
 
     saferule policies list --store store
+    saferule policies show active --card --store store
+    saferule policies diff previous active --store store
     saferule policies activate 3f9a12 --store store --reason "tested by hand"
-    saferule policies rollback --store store
     saferule policies verify --store store
+    saferule policies attest active --key signing_key.pem --out claim.json --store store
 
 A running robot is not told: use the node's services ~/swap_policy and ~/rollback for that.
 """
@@ -11,75 +13,85 @@ A running robot is not told: use the node's services ~/swap_policy and ~/rollbac
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from saferule_core.cli import options as common
+from saferule_core.cli import policy_changes as changes
+from saferule_core.cli import policy_views as views
 from saferule_core.cli.display import Display
 
 if TYPE_CHECKING:
-    from saferule_core.store import PolicyStore, StoreEntry
+    from saferule_core.store import PolicyStore
+
+Outcome = tuple[dict[str, Any], str]
+ACTIONS: dict[str, tuple[str, Callable[[PolicyStore, argparse.Namespace], Outcome]]] = {
+    "list": ("all policies, oldest first", views.list_policies),
+    "show": ("what a policy is, where it comes from, and what speaks against it", views.show),
+    "diff": ("how one policy differs from another: origin, weights, actions", views.diff),
+    "verify": ("check every bundle, signature, report and link, and the history", views.verify),
+    "activate": ("let a policy drive", changes.activate),
+    "rollback": ("let the previous policy drive again", changes.rollback),
+    "reject": ("mark a policy as one that is not to drive any more", changes.reject),
+    "prune": ("delete old policies; the history keeps what it knows of them", changes.prune),
+    "export": ("copy a policy into a folder, to be taken elsewhere", changes.export),
+    "import": ("take in a policy that was exported or trained elsewhere", changes.import_bundle),
+    "sign": ("vouch for policies with a private key", changes.sign),
+    "attest": ("claim that a policy forgot data: one signed file with the evidence", changes.attest),
+}
+_WITH_REASON = ("activate", "rollback", "reject", "prune")
+_ONE_POLICY = ("show", "activate", "reject", "export", "attest")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of each action."""
     actions = parser.add_subparsers(title="actions", metavar="action", dest="action", required=True)
-    for name, summary in (
-        ("list", "all policies, oldest first"),
-        ("verify", "check every bundle, the links and the history"),
-        ("activate", "let a policy drive"),
-        ("rollback", "let the previous policy drive again"),
-    ):
+    for name, (summary, _) in ACTIONS.items():
         action = actions.add_parser(name, help=summary, description=summary)
-        if name == "activate":
-            action.add_argument("policy", metavar="ID", help="six or more digits of a policy's id")
+        _add_own(name, action)
         common.add_store(action)
-        if name in ("activate", "rollback"):
+        if name in _WITH_REASON:
             action.add_argument("--reason", default="", metavar="TEXT", help="to remember why")
+            action.add_argument("--asked-by", default="", metavar="NAME", help="who asks (default: user@host)")
         common.add_common(action)
         action.set_defaults(run=run)
+
+
+def _add_own(name: str, action: argparse.ArgumentParser) -> None:
+    if name in _ONE_POLICY:
+        action.add_argument("policy", metavar="ID", help="six or more digits of a policy's id, active or previous")
+    if name == "show":
+        action.add_argument("--card", action="store_true", help="show the model card (Markdown) instead")
+    elif name == "diff":
+        action.add_argument("policy", metavar="ID", help="the policy to compare with")
+        action.add_argument("other", metavar="OTHER", help="the policy that is compared")
+    elif name == "verify":
+        action.add_argument("--head", metavar="HASH", help="a hash noted earlier; the history must still contain it")
+    elif name in ("activate", "rollback"):
+        action.add_argument("--force", action="store_true", help="even though the history speaks against the policy")
+        if name == "rollback":
+            action.add_argument("--reject", action="store_true", help="also mark the policy that is left as rejected")
+    elif name == "prune":
+        action.add_argument(
+            "--keep", type=common.natural, required=True, metavar="N", help="how many of the newest stay"
+        )
+        action.add_argument("--dry-run", action="store_true", help="only show what would go")
+    elif name == "export":
+        action.add_argument("--out", required=True, metavar="DIR", help="new folder for the bundle")
+    elif name == "import":
+        action.add_argument("bundle", metavar="DIR", help="folder of a policy bundle")
+    elif name == "sign":
+        action.add_argument("policies", metavar="ID", nargs="+", help="policies to sign, or `all`")
+        action.add_argument("--key", metavar="FILE", help="private key (default: the one SAFERULE_SIGNING_KEY names)")
+    elif name == "attest":
+        action.add_argument("--key", metavar="FILE", help="private key (default: the one SAFERULE_SIGNING_KEY names)")
+        action.add_argument("--out", required=True, metavar="FILE", help="where the claim goes (JSON)")
 
 
 def run(options: argparse.Namespace, display: Display) -> int:
     """Run the action."""
     from saferule_core.store import PolicyStore
 
-    store = PolicyStore(options.store, create=False)
-    facts, text = {"list": _list, "verify": _verify, "activate": _activate, "rollback": _rollback}[options.action](
-        store, options
-    )
-    display.result(facts, text)
+    store = PolicyStore(options.store, create=options.action == "import")
+    display.result(*ACTIONS[options.action][1](store, options))
     return 0
-
-
-def _list(store: PolicyStore, _options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    entries = store.list()
-    lines = [_line(entry) for entry in entries] or ["no policies yet"]
-    policies = [
-        {"policy_id": e.policy_id, "parent": e.card.parent, "algorithm": e.card.algorithm, "method": e.card.method,
-         "created": e.card.created, "active": e.active, "previous": e.previous}
-        for e in entries
-    ]  # fmt: skip
-    return {"policies": policies}, "\n".join(lines)
-
-
-def _line(entry: StoreEntry) -> str:
-    card = entry.card
-    mark = "active" if entry.active else "previous" if entry.previous else ""
-    parent = f"from {card.parent[:12]}" if card.parent else ""
-    return f"{entry.policy_id[:12]}  {mark:8}  {card.created}  {card.algorithm:20}  {card.method:10}  {parent}".rstrip()
-
-
-def _verify(store: PolicyStore, _options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    count, head = store.verify(), store.verify_history()
-    text = f"{count} policies and the history are whole; its newest hash is {head}"
-    return {"policies": count, "history": head}, text
-
-
-def _activate(store: PolicyStore, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    policy_id = store.activate(options.policy, reason=options.reason or "activated by saferule policies")
-    return {"active_id": policy_id, "previous_id": store.previous()}, f"policy {policy_id[:12]} is active"
-
-
-def _rollback(store: PolicyStore, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    policy_id = store.rollback(reason=options.reason or "rolled back by saferule policies")
-    return {"active_id": policy_id, "previous_id": store.previous()}, f"policy {policy_id[:12]} is active again"

@@ -43,6 +43,7 @@ def run(options: argparse.Namespace, display: Display) -> int:
         forget=tuple(options.forget), retain=tuple(options.retain), policy=options.policy, method=options.method,
         seed=options.seed, cost_limit=options.cost_limit, min_reward_kept=options.min_reward_kept,
         confidence=options.confidence, episodes=options.episodes, options=common.hyperparameters(options),
+        asked_by=options.asked_by,
     )  # fmt: skip
     outcome = repair(
         request, spec, store,
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace, display: Display) -> int:
     )  # fmt: skip
     candidate, validation = outcome.candidate, outcome.validation
     if outcome.accepted and options.activate:
-        store.activate(candidate.policy_id, reason="passed validation")
+        store.activate(candidate.policy_id, reason="passed validation", asked_by=options.asked_by)
     facts, text = candidate_facts(candidate), candidate_text(candidate)
     if validation is not None:
         facts |= {**verdict_facts(validation.verdict), "validation_seconds": validation.seconds}

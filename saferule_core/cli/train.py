@@ -53,7 +53,8 @@ def run(options: argparse.Namespace, display: Display) -> int:
     from saferule_core.data.dsrl import read_dsrl
     from saferule_core.repair import relabelling
     from saferule_core.spec import load_spec
-    from saferule_core.store import Card, PolicyStore, bundle
+    from saferule_core.store import Card, Origin, PolicyStore, bundle
+    from saferule_core.store.origin import asker, bag_origins
     from saferule_core.validation.gate import safe_mean_return
 
     if (options.store is None) == (options.out is None):
@@ -67,11 +68,12 @@ def run(options: argparse.Namespace, display: Display) -> int:
     limit = spec.cost.limit if options.cost_limit is None else options.cost_limit
     hyperparameters = common.hyperparameters(options)
     if options.dsrl is not None:
-        data = read_dsrl(options.dsrl, spec)
+        data, sources = read_dsrl(options.dsrl, spec), ()
         data = spec.relabel(data) if options.cost == "recomputed" else data
     else:
         reading = within(display.progress, 0.0, 0.2)
-        data = read_bags(options.bags, spec, cost=options.cost, progress=reading).transitions
+        contents = read_bags(options.bags, spec, cost=options.cost, progress=reading)
+        data, sources = contents.transitions, bag_origins(contents)
     load_optimiser()
     began = time.perf_counter()
     agent = agents.train(
@@ -87,7 +89,8 @@ def run(options: argparse.Namespace, display: Display) -> int:
         "steps": agent.config.steps,
         "safe_return": safe_mean_return(data.episode_returns, costs, limit),
     }
-    card = Card(seed=options.seed, data={"train": data.digest()}, details=details)
+    origin = Origin(asker(), sources)
+    card = Card(seed=options.seed, data={"train": data.digest()}, details=details, origin=origin)
     if store is not None:
         policy_id = store.add(agent, spec, card)
         if options.activate:

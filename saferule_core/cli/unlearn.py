@@ -42,6 +42,7 @@ def run(options: argparse.Namespace, display: Display) -> int:
     request = RepairRequest(
         forget=tuple(options.forget), retain=tuple(options.retain), policy=options.policy, method=options.method,
         seed=options.seed, cost_limit=options.cost_limit, options=common.hyperparameters(options),
+        asked_by=options.asked_by,
     )  # fmt: skip
     candidate = make_candidate(request, spec, store, progress=display.progress)
     facts = candidate_facts(candidate)
@@ -49,6 +50,7 @@ def run(options: argparse.Namespace, display: Display) -> int:
         data = repair_report(request, spec, candidate, None)
         facts["report_path"] = str(write_repair_report(data, options.out, store, candidate.policy_id))
     if candidate.policy_id is not None and options.activate:
-        store.activate(candidate.policy_id, reason="activated by saferule unlearn, not validated")
+        reason = "activated by saferule unlearn, not validated"
+        store.activate(candidate.policy_id, reason=reason, asked_by=options.asked_by)
     display.result(facts, candidate_text(candidate))
     return 0 if candidate.policy_id is not None else REFUSED

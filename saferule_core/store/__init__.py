@@ -3,7 +3,7 @@
 from saferule_core.store import Card, PolicyStore, bundle
 """
 
-from saferule_core.store.card import Card
+from saferule_core.store.card import BagOrigin, Card, Origin
 from saferule_core.store.store import PolicyStore, StoreEntry
 
-__all__ = ["Card", "PolicyStore", "StoreEntry"]
+__all__ = ["BagOrigin", "Card", "Origin", "PolicyStore", "StoreEntry"]

@@ -1,9 +1,12 @@
 """The card of a policy bundle: where a policy comes from and what its weights must look like.
 
     card = Card(seed=0, data={"retain": retain.digest(), "forget": forget.digest()}, parent=incumbent_id,
-                method="safe_rule")
+                method="safe_rule", origin=Origin(asked_by="anna", used=..., forgotten=...))
 
 The caller fills in the origin; `bundle.save` fills in what it can see itself. On disk it is `card.json`.
+
+Format 2 has probes and a list of hashes in the bundle. The number rose because the format says which files make up the
+content: a bundle that says 2 and lacks its probes is refused, one that says 1 never had any and stays readable.
 """
 
 from __future__ import annotations
@@ -16,7 +19,31 @@ import msgspec
 
 from saferule_core.errors import StoreError
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
+
+
+@dataclass(frozen=True)
+class BagOrigin:
+    """A bag that a policy learned from or forgot, so that whoever has the bag can recognise it.
+
+    name: last part of its path. sha256: over its files. episodes: how many were used. episodes_sha256: over the list
+    of them. `origin` says how both are computed.
+    """
+
+    name: str
+    sha256: str
+    episodes: int
+    episodes_sha256: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who asked for a policy, the bags it learned from, and the bags whose influence was removed."""
+
+    asked_by: str = ""
+    used: tuple[BagOrigin, ...] = ()
+    forgotten: tuple[BagOrigin, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,6 +62,7 @@ class Card:
         seed: of the training or unlearning run. data: role -> digest of the transitions that were used.
         parent: policy that this one was made from, None for one trained from scratch.
         method: "train", or the unlearning method. details: further JSON-able facts about the run.
+        origin: who asked, and which bags.
         created: time in UTC, ISO 8601; filled in when empty.
 
     Filled in by `bundle.save`:
@@ -48,6 +76,7 @@ class Card:
     parent: str | None = None
     method: str = "train"
     details: dict[str, Any] = field(default_factory=dict)
+    origin: Origin = Origin()
     created: str = ""
     algorithm: str = ""
     hyperparameters: dict[str, Any] = field(default_factory=dict)
@@ -73,8 +102,9 @@ def decode_card(content: bytes, path: Path) -> Card:
     """
     try:
         card = msgspec.json.decode(content, type=Card)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StoreError(f"{path}: expected the card of a policy bundle, found: {error}") from error
-    if card.format != FORMAT:
-        raise StoreError(f"{path}: format: expected {FORMAT}, found {card.format}; it was written by another version")
+    if card.format not in READABLE:
+        wanted = " or ".join(str(number) for number in READABLE)
+        raise StoreError(f"{path}: format: expected {wanted}, found {card.format}; it was written by another version")
     return card

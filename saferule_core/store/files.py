@@ -37,9 +37,14 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Put `data` at `path` in one step."""
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+def replace_file(path: Path, data: bytes, beside: Path | None = None) -> None:
+    """Put `data` at `path` in one step.
+
+    beside: the new file is written next to this path first (same file system), where `path`'s own directory may hold
+    nothing but known files at any moment.
+    """
+    neighbour = path if beside is None else beside
+    temporary = neighbour.with_name(f".{neighbour.name}-{secrets.token_hex(4)}")
     try:
         write_durably(temporary, data)
         os.replace(temporary, path)

@@ -4,7 +4,8 @@
     history.append("activated", policy_id=new, previous_id=old, reason="passed validation")
     history.verify()                            # raises StoreError at the first line that was changed or removed
 
-Only the end can be cut off without trace; the head hash that `verify` returns can be kept elsewhere against that.
+Only the end can be cut off without trace, or all of it written anew; the head hash that `verify` returns can be kept
+elsewhere against that, and `verify(head)` says whether it is still part of the chain.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,7 @@ class History:
         }
         if torn:
             entry["torn_bytes"] = torn
-        entry["hash"] = _digest(entry)
+        entry["hash"] = entry_hash(entry)
         is_new = not self.path.exists()
         with open(self.path, "ab") as file:
             file.truncate(file.seek(0, os.SEEK_END) - torn)
@@ -69,24 +71,35 @@ class History:
         lines = self._lines()
         return self._parse(len(lines), lines[-1]) if lines else None
 
-    def verify(self) -> str:
+    def verify(self, head: str | None = None) -> str:
         """Check the whole chain and return the hash of its newest line.
 
+        head: a hash that was the newest one once; it has to be part of the chain.
+
         Raises:
-            StoreError: a line was changed, removed, inserted or moved; the message names it.
+            StoreError: a line was changed, removed, inserted or moved; the message names it. Or `head` is not there.
         """
-        before = FIRST
-        for number, entry in enumerate(self.entries(), start=1):
+        hashes = [FIRST, *(entry["hash"] for entry in self.verified())]
+        if head is not None and head not in hashes:
+            raise StoreError(
+                f"{self.path}: expected a line with the hash {head[:12]}, found none; lines were cut off or replaced"
+            )
+        return hashes[-1]
+
+    def verified(self) -> list[dict[str, Any]]:
+        """Return all whole lines, oldest first, after checking their chain. Raises as `verify`."""
+        entries, before = self.entries(), FIRST
+        for number, entry in enumerate(entries, start=1):
             where = f"{self.path}: line {number}"
             if entry["index"] != number - 1:
                 raise StoreError(f"{where}: index: expected {number - 1}, found {entry['index']}")
             if entry["before"] != before:
                 raise StoreError(f"{where}: before: expected {before[:12]}, found {str(entry['before'])[:12]}")
-            found = _digest({key: value for key, value in entry.items() if key != "hash"})
+            found = entry_hash(entry)
             if entry["hash"] != found:
                 raise StoreError(f"{where}: hash: expected {found[:12]}, found {str(entry['hash'])[:12]}")
             before = found
-        return before
+        return entries
 
     def _content(self) -> bytes:
         try:
@@ -110,5 +123,7 @@ class History:
         return entry
 
 
-def _digest(entry: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
+def entry_hash(entry: Mapping[str, Any]) -> str:
+    """Return the hash that a line has to carry, which is over all else in it."""
+    content = {key: value for key, value in entry.items() if key != "hash"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -28,7 +28,7 @@ class RepairRequest:
     forget, retain: paths of bags. policy: the one to repair, by id or as "active". method: a name in `METHODS`.
     seed: of all randomness. cost_limit: per episode, None for the robot description's.
     min_reward_kept, confidence, episodes: see `validation.gate.GateRules`.
-    options: hyperparameters of the method.
+    options: hyperparameters of the method. asked_by: who asks, for the history; empty for the user of this process.
     """
 
     forget: tuple[str, ...]
@@ -41,6 +41,7 @@ class RepairRequest:
     confidence: float = 0.95
     episodes: int = 20
     options: Mapping[str, Any] = field(default_factory=dict)
+    asked_by: str = ""
 
     def rules(self, spec: RobotSpec) -> GateRules:
         """Return the gate's rules. Raises DataError if one is out of range."""
@@ -57,7 +58,8 @@ def check_request(request: RepairRequest, spec: RobotSpec, store: PolicyStore, v
     Raises:
         UnlearningError: nothing to forget, nothing to retain, the same bag on both sides, or no such method.
         DataError: a bag does not exist, or a rule of the gate is out of range.
-        StoreError: no such policy, or it was made for another robot description.
+        StoreError: no such policy, it was made for another robot description, or the store takes signed policies only
+            and there is no key to sign the candidate with.
         SimulationError: the description names no simulated robot to validate on.
     """
     check_bag_names(request.forget, request.retain)
@@ -80,6 +82,7 @@ def check_request(request: RepairRequest, spec: RobotSpec, store: PolicyStore, v
         )
     for path in (*request.forget, *request.retain):
         check_bag_exists(path)
+    store.check_can_add()
     return incumbent_id
 
 
