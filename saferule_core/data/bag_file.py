@@ -22,7 +22,7 @@ from rosbags.typesys.store import Typestore
 from saferule_core.data.bag_files import BagFiles, damaged, find_bag, opened
 from saferule_core.data.column_store import ColumnFolder
 from saferule_core.data.message_types import TYPE_ERRORS, Definitions, load_definitions, types_of
-from saferule_core.data.reading import ReadOptions
+from saferule_core.data.reading import USUAL, ReadOptions
 from saferule_core.data.storage import LARGEST_MESSAGE, Block, Channel, Damaged, StorageFile
 from saferule_core.data.topic_columns import Messages, TopicColumns, TopicRequest
 from saferule_core.errors import DataError, SpecError
@@ -45,7 +45,7 @@ def read_topics(
     path: str | Path,
     requests: Sequence[TopicRequest],
     report: Callable[[float], None] = lambda _: None,
-    options: ReadOptions = ReadOptions(),
+    options: ReadOptions = USUAL,
 ) -> dict[str, Messages]:
     """Return the messages of every requested topic that the bag has, by the topic's name in the request.
 
@@ -66,12 +66,11 @@ def read_bag_topics(
     path: str | Path,
     requests: Sequence[TopicRequest],
     report: Callable[[float], None] = lambda _: None,
-    options: ReadOptions = ReadOptions(),
-    folder: ColumnFolder | None = None,
+    options: ReadOptions = USUAL,
 ) -> BagTopics:
-    """Do the same as `read_topics`, with notes; `folder`: where long columns grow."""
+    """Do the same as `read_topics`, with notes."""
     bag = find_bag(Path(path), options)
-    with folder or ColumnFolder(None) as columns:
+    with ColumnFolder() as columns:
         return _Reading(bag, _merged(requests), report, options, columns).read()
 
 
@@ -118,9 +117,7 @@ class _Reading:
     def _choose(self, topics: Topics) -> None:
         """Decide which recorded topics are read."""
         self._chosen = _choose_topics(self._bag.path, topics, self._requests)
-        self._columns = {
-            request.topic: TopicColumns(request, self._folder) for request in self._chosen.values()
-        }
+        self._columns = {request.topic: TopicColumns(request, self._folder) for request in self._chosen.values()}
 
     def _read_file(self, storage: StorageFile, report: Callable[[float], None]) -> None:
         mine = {key: channel for key, channel in storage.channels.items() if channel.topic in self._chosen}
@@ -240,9 +237,8 @@ def _choose_topics(path: Path, topics: Topics, requests: Sequence[TopicRequest])
         if wrong:
             raise DataError(f"{path}: topic {names[0]}: expected messages of type {request.type}, found {wrong[0]}")
         if names[0] in chosen:
-            raise DataError(
-                f"{path}: topic {names[0]}: expected one name for it, found {chosen[names[0]].topic} and {request.topic}"
-            )
+            both = f"{chosen[names[0]].topic} and {request.topic}"
+            raise DataError(f"{path}: topic {names[0]}: expected one name for it in the description, found {both}")
         chosen[names[0]] = request
     if missing:
         raise DataError(f"{path}: expected the topics {', '.join(missing)}, found {listing}")

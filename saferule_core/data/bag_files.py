@@ -1,8 +1,8 @@
 """Which files make up a bag, and how they are packed.
 
-    bag = find_bag(Path("logs/day_1"), ReadOptions())
-    for file in bag.files:
-        with opened(file, bag.storage, bag.compression == "file") as storage: ...
+bag = find_bag(Path("logs/day_1"), ReadOptions())
+for file in bag.files:
+    with opened(file, bag.storage, bag.compression == "file") as storage: ...
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ PIECE = 1 << 20
 
 @dataclass(frozen=True)
 class BagFiles:
-    """The files of a bag, in order. metadata: None where there is none. notes: what a reader of the data should know."""
+    """The files of a bag, in order.
+
+    storage: "mcap" or "sqlite3". packed: whole files are compressed. messages_packed: each message is.
+    metadata: None where there is none. notes: what a user of the data should know.
+    """
 
     path: Path
     storage: str

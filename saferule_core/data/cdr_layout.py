@@ -4,9 +4,9 @@
     good, stamps, columns = layout.decode(block.data, block.start, block.size)       # columns: arrays (N,) or (N, k)
 
 A message type is compiled once into a few steps: stretches of fixed layout, in which the wanted fields have known
-places, and strings and sequences between them, whose lengths are read from each message. A step is done for all messages
-together. Every length is checked against the message's own size, and what is not as expected (another byte order,
-a length that does not fit, a type with wide strings) is marked as not good: `rosbags` then decodes or refuses it.
+places, and strings and sequences between them, whose lengths are read from each message. A step is done for all
+messages together. Every length is checked against the message's own size, and what is not as expected (another byte
+order, a length that does not fit, a type with wide strings) is marked as not good: `rosbags` decodes or refuses that.
 """
 
 from __future__ import annotations
@@ -146,7 +146,8 @@ class Layout:
                     for slot, axis in enumerate(QUATERNION):
                         self._wanted.setdefault((*path.names, axis), []).append((text, path, slot))
                     return
-        base = detail if node == Nodetype.BASE else detail[0][1] if node in (Nodetype.ARRAY, Nodetype.SEQUENCE) else None
+        sequence = node in (Nodetype.ARRAY, Nodetype.SEQUENCE)
+        base = detail if node == Nodetype.BASE else detail[0][1] if sequence else None
         name = base[0] if isinstance(base, tuple) else None
         if node == Nodetype.BASE and path.start is not None:
             raise SpecError(f"{kind}: {text}: expected a sequence, found {name}")

@@ -1,11 +1,11 @@
 """Columns of any length in little memory: they grow on disk, and are mapped into memory when they are complete.
 
-    with ColumnFolder(None) as folder:                     # or a directory that is kept, for a cache
+    with ColumnFolder() as folder:
         column = folder.column("x", np.dtype("<f8"))
         column.append(np.zeros(1000))
         values = column.finish()                           # (1000,), read-only
 
-Short columns never touch the disk unless they are to be kept.
+Short columns never touch the disk.
 """
 
 from __future__ import annotations
@@ -55,13 +55,11 @@ class Column:
     def finish(self) -> np.ndarray:
         """Return all values, in memory or mapped."""
         shape = (self.length,) if self.width is None else (self.length, self.width)
-        if self._file is None and not self._folder.kept:
+        if self._file is None:
             pieces, self._pieces = self._pieces, []
             return np.concatenate(pieces).reshape(shape) if pieces else np.zeros(shape, self.dtype)
         self._spill()
         self._file.close()
-        if self.length == 0 or 0 in shape:
-            return np.zeros(shape, self.dtype)
         return np.memmap(self._file.name, self.dtype, "r", shape=shape)
 
     def _spill(self) -> None:
@@ -74,21 +72,15 @@ class Column:
             raise DataError(f"{self._folder.path}: expected space for columns, found: {error}") from error
         self._pieces, self._bytes = [], 0
 
-    @property
-    def file(self) -> Path | None:
-        """The column's file, where it has one."""
-        return None if self._file is None else Path(self._file.name)
-
 
 class ColumnFolder:
-    """Where columns grow. A given directory is kept; else it is a temporary one that is gone after the `with` block.
+    """Where columns grow: a temporary directory that is gone after the `with` block.
 
     Mapped columns stay readable after that: a file without a name lives as long as it is mapped.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self.kept = path is not None
-        self._path = path
+    def __init__(self) -> None:
+        self._path: Path | None = None
         self._count = 0
 
     @property
@@ -111,5 +103,5 @@ class ColumnFolder:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._path is not None and not self.kept:
+        if self._path is not None:
             shutil.rmtree(self._path, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Message types for bags, without a ROS installation: as a bag defines them, or as ROS ships them.
 
-    types = typestore_of(connections)                      # to decode what a bag holds
-    message = empty_message(standard_types(), "nav_msgs/msg/Odometry")
+types = typestore_of(connections)                      # to decode what a bag holds
+message = empty_message(standard_types(), "nav_msgs/msg/Odometry")
 """
 
 from __future__ import annotations
@@ -44,9 +44,7 @@ def typestore_of(connections: Sequence[Connection]) -> Typestore:
     return types_of((connection.msgtype, connection.msgdef) for connection in connections)
 
 
-def types_of(
-    definitions: Iterable[tuple[str, MessageDefinition]], more: Definitions = ()
-) -> Typestore:
+def types_of(definitions: Iterable[tuple[str, MessageDefinition]], more: Definitions = ()) -> Typestore:
     """Return the types of a bag: its own `definitions`, then those of `load_definitions`, then the standard ones.
 
     Definitions in a bag win, because it may have been recorded with another version of a message. What `rosbags`

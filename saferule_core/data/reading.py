@@ -1,7 +1,7 @@
 """How bags are to be read, where the usual way does not fit.
 
-    options = ReadOptions(tolerate_truncated=True, message_types=("src/my_msgs",), cache="store/columns")
-    contents = read_bags(["logs/day_1"], spec, options=options)
+options = ReadOptions(tolerate_truncated=True, message_types=("src/my_msgs",), cache="store/columns")
+contents = read_bags(["logs/day_1"], spec, options=options)
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ class ReadOptions:
     message_types: tuple[str, ...] = ()
     cache: str | None = None
     roots: tuple[str, ...] = ()
+
+
+USUAL = ReadOptions()
 
 
 def check_inside(path: Path, roots: Sequence[str | Path]) -> None:

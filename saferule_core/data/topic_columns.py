@@ -1,8 +1,8 @@
 """One topic's messages become columns: in bulk where the layout allows, by `rosbags` for the rest.
 
-    columns = TopicColumns(request, folder)
-    columns.add(block, rows, types, first_arrival)          # for every block of the bag
-    messages = columns.finish()
+columns = TopicColumns(request, folder)
+columns.add(block, rows, types, first_arrival)          # for every block of the bag
+messages = columns.finish()
 """
 
 from __future__ import annotations
