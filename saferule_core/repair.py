@@ -124,8 +124,9 @@ def make_candidate(
     incumbent_id = check_request(request, spec, store, validate=False)
     limit = request.rules(spec).cost_limit
     agent = bundle.load_agent(store.path(incumbent_id), spec)
-    retain = read_bags(request.retain, spec, progress=within(progress, 0.0, 0.15)).transitions
-    forget = read_bags(request.forget, spec, progress=within(progress, 0.15, 0.2)).transitions
+    retained = read_bags(request.retain, spec, progress=within(progress, 0.0, 0.15), options=request.reading)
+    forgotten = read_bags(request.forget, spec, progress=within(progress, 0.15, 0.2), options=request.reading)
+    retain, forget = retained.transitions, forgotten.transitions
     losses: list[dict[str, Any]] = []
     problem = UnlearningProblem(agent, retain, forget, limit, request.seed, relabelling(spec, retain))
     watched = _recorded(losses, _as_phase("unlearning", within(progress, 0.2, 1.0)))
@@ -145,6 +146,7 @@ def make_candidate(
                 "steps": result.steps,
                 "critics": result.critics,
                 "options": dict(request.options),
+                "bags": {"retain": retained.card(), "forget": forgotten.card()},
             },
         )
         policy_id = store.add(result.agent, spec, card)

@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cost", choices=("logged", "recomputed"), default="logged",
         help="trust the logged cost (default), or recompute it from the sensors",
     )  # fmt: skip
+    common.add_reading(parser)
     common.add_cost_limit(parser)
     common.add_hyperparameters(parser)
     common.add_store(parser, required=False)
@@ -58,7 +59,11 @@ def run(options: argparse.Namespace, display: Display) -> int:
     store = PolicyStore(options.store) if options.store is not None else None
     limit = spec.cost.limit if options.cost_limit is None else options.cost_limit
     hyperparameters = common.hyperparameters(options)
-    data = read_bags(options.bags, spec, cost=options.cost, progress=within(display.progress, 0.0, 0.2)).transitions
+    contents = read_bags(
+        options.bags, spec, cost=options.cost, progress=within(display.progress, 0.0, 0.2),
+        options=common.reading(options),
+    )  # fmt: skip
+    data = contents.transitions
     load_optimiser()
     began = time.perf_counter()
     agent = agents.train(
@@ -73,6 +78,7 @@ def run(options: argparse.Namespace, display: Display) -> int:
         "cost": options.cost,
         "steps": agent.config.steps,
         "safe_return": safe_mean_return(data.episode_returns, costs, limit),
+        "bags": contents.card(),
     }
     card = Card(seed=options.seed, data={"train": data.digest()}, details=details)
     if store is not None:

@@ -108,7 +108,8 @@ class _Reading:
                         self._choose(_topics_of(storage.channels.values()))
                     self._read_file(storage, lambda part, d=done, s=share: self._report(min(d + s * part, 1.0)))
             except (Damaged, OSError, MemoryError) as error:
-                if not tolerant or isinstance(error, MemoryError):
+                unknown = bag.metadata is None and not self._columns
+                if not tolerant or unknown or isinstance(error, MemoryError):
                     raise damaged(bag.path, error) from error
                 self._notes.append(f"{file.name}: {error}")
         self._check_complete()

@@ -51,7 +51,9 @@ def find_bag(path: Path, options: ReadOptions) -> BagFiles:
     check_inside(path, options.roots)
     try:
         if not path.exists():
-            raise DataError(f"{path}: expected a rosbag2 bag (a directory with metadata.yaml), found no such path")
+            raise DataError(
+                f"{path}: expected a rosbag2 bag, found no such path; check the name and the working directory"
+            )
         found = _of_directory(path) if path.is_dir() else _of_file(path, ())
         for file in found.files:
             check_inside(file, options.roots)

@@ -153,10 +153,13 @@ class _Recording:
 
     def part(self) -> BagPart:
         """Return transitions and bookkeeping."""
-        spec = self._spec
-        commands = self._tracks[spec.action[0].topic]
+        commands = self._tracks[self._spec.action[0].topic]
         episode, spans, names = self._episodes(commands)
-        ticks = align(
+        return self._assemble(self._ticks(commands, episode, spans), names, len(commands.time))
+
+    def _ticks(self, commands: Track, episode: np.ndarray, spans: np.ndarray) -> Ticks:
+        spec = self._spec
+        return align(
             commands,
             [(self._tracks[topic], self._max_ages[topic]) for topic in spec.sensor_topics],
             [self._tracks[label.source.topic] for label in self._labels],
@@ -167,7 +170,6 @@ class _Recording:
             max_steps=spec.episode.max_steps,
             needed=[label.trusted for label in self._labels],
         )
-        return self._assemble(ticks, names, len(commands.time))
 
     def _assemble(self, ticks: Ticks, names: list[str], commands: int) -> BagPart:
         """Compute all steps, some at a time; leave out those with values that are not finite, and name episodes."""

@@ -44,7 +44,7 @@ class SqliteFile:
         self._database: apsw.Connection | None = None
         try:
             self._check_size(tolerant)
-            self._database = self._open()
+            self._database = self._open(tolerant)
             self._check_tables()
             self.channels = {channel.id: channel for channel in self._channels()}
             self._rows = self._count(tolerant)
@@ -117,7 +117,7 @@ class SqliteFile:
         if change == valid and pages * page > size and not tolerant:
             raise Damaged(f"expected {pages} pages of {page} bytes, found {size} bytes; it was cut off")
 
-    def _open(self) -> apsw.Connection:
+    def _open(self, tolerant: bool) -> apsw.Connection:
         path, mode = self.path, "immutable=1"
         log = path.with_name(path.name + "-wal")
         if log.is_file() and log.stat().st_size > 0:
@@ -129,9 +129,9 @@ class SqliteFile:
         flags = (apsw.SQLITE_OPEN_READWRITE if self._copy else apsw.SQLITE_OPEN_READONLY) | apsw.SQLITE_OPEN_URI
         database = apsw.Connection(f"file:{quote(str(path.absolute()))}?{mode}", flags=flags)
         database.limit(apsw.SQLITE_LIMIT_LENGTH, LARGEST_MESSAGE)
-        database.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
         database.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
-        database.execute("PRAGMA cell_size_check=ON")
+        # sqlite refuses a file that is shorter than its header says, but not with this.
+        database.execute("PRAGMA writable_schema=ON" if tolerant else "PRAGMA cell_size_check=ON")
         return database
 
     def _check_tables(self) -> None:
