@@ -1,8 +1,7 @@
 """A recorded run gives the policy the same observations, bit by bit, as it had while it drove."""
 
 import numpy as np
-import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rosbags.rosbag2 import StoragePlugin, Writer
 
@@ -63,14 +62,18 @@ def sensor(topic, now_ns, rng):
 
 
 def stream(rng, milliseconds, dropped, overtaken):
-    """Return (arrival time, topic, message) of sensors, in order of arrival; some are lost, some are overtaken."""
+    """Return (arrival time, topic, message) of sensors, in order of arrival; some are lost, some are overtaken.
+
+    A late message is still there before the next tick: what comes later is known to a log only.
+    """
     events = []
     for topic, period in PERIODS_MS.items():
         for at in range(1000 + int(rng.integers(period)), 1000 + milliseconds, period):
             if rng.random() < dropped:
                 continue
             message = sensor(topic, at * MS, rng)
-            delay = int(rng.integers(60)) if topic != "charge" and rng.random() < overtaken else 0
+            late = topic != "charge" and at % TICK_MS and rng.random() < overtaken
+            delay = int(rng.integers(TICK_MS - at % TICK_MS)) if late else 0
             events.append((at + delay, len(events), topic, message))
     return [(at * MS, topic, message) for at, _, topic, message in sorted(events, key=lambda event: event[:2])]
 
@@ -82,7 +85,7 @@ def drive_and_record(path, events, milliseconds, storage):
     seen = {}
     with Writer(path, version=8, storage_plugin=storage) as writer:
         kinds = {**SPEC.sensor_topics, **SPEC.command_topics}
-        connections = {topic: writer.add_connection(f"/{topic}", kind, typestore=TYPES) for topic, kind in kinds.items()}
+        connections = {name: writer.add_connection(f"/{name}", kind, typestore=TYPES) for name, kind in kinds.items()}
 
         def write(topic, message, now_ns):
             connection = connections[topic]
@@ -104,51 +107,35 @@ def drive_and_record(path, events, milliseconds, storage):
     return seen
 
 
-def observations_by_tick(path):
-    """Return command time -> what the bag reader says that the policy saw."""
-    from saferule_core.data.bag_reader import _Recording
-    from saferule_core.data.reading import USUAL
-
-    recording = _Recording(path, SPEC, "recomputed", "recomputed", lambda _: None, USUAL)
-    ticks = recording.ticks()
-    times = recording._tracks["cmd"].time[ticks.command]
-    data = recording.part().transitions.observations
-    return dict(zip(times.tolist(), data, strict=True))
+def is_subsequence(part, whole):
+    """Return whether `part` is in `whole` in this order."""
+    rest = iter(whole)
+    return all(any(entry == other for other in rest) for entry in part)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 2**32), dropped=st.sampled_from([0.0, 0.3, 0.8]))
-def test_offline_observations_are_the_live_ones(tmp_path_factory, seed, dropped):
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**32), dropped=st.sampled_from([0.0, 0.3, 0.6]), overtaken=st.sampled_from([0.0, 0.4]))
+def test_offline_observations_are_the_live_ones(tmp_path_factory, seed, dropped, overtaken):
     rng = np.random.default_rng(seed)
     path = tmp_path_factory.mktemp("run") / "bag"
     storage = list(StoragePlugin)[int(rng.integers(2))]
-    live = drive_and_record(path, stream(rng, 3000, dropped, overtaken=0.0), 3000, storage)
-    try:
-        offline = observations_by_tick(path)
-    except Exception as error:
-        assert "expected at least one complete step" in str(error) or "found none" in str(error)
-        return
-    assert set(offline) <= set(live)
-    for now_ns, observation in offline.items():
-        assert observation.tobytes() == live[now_ns].tobytes()
-    # the last tick of each stretch leads nowhere, and is no step; all others are
-    assert len(live) - len(offline) <= 1 + sum(now - TICK_MS * MS not in live for now in live)
+    live = drive_and_record(path, stream(rng, 3000, dropped, overtaken), 3000, storage)
+    assert len(live) > 5
+    data = read_bags([path], SPEC).transitions
+    assert is_subsequence([row.tobytes() for row in data.observations], [row.tobytes() for row in live.values()])
+    # the last tick of each stretch may lead nowhere, and be no step; all others are steps
+    stretches = sum(now - TICK_MS * MS not in live for now in live)
+    assert 0 <= len(live) - len(data) <= stretches
 
 
-def test_an_overtaken_message_changes_nothing_live_or_offline(tmp_path):
+def test_messages_out_of_order_are_noted(tmp_path):
     rng = np.random.default_rng(3)
-    events = stream(rng, 3000, 0.0, overtaken=0.4)
-    live = drive_and_record(tmp_path / "bag", events, 3000, StoragePlugin.MCAP)
-    offline = observations_by_tick(tmp_path / "bag")
-    same = [observation.tobytes() == live[now].tobytes() for now, observation in offline.items()]
-    # A message that arrives after the tick it was stamped before is known offline only; with one in 7 ms that is rare.
-    assert np.mean(same) > 0.5
-    contents = read_bags([tmp_path / "bag"], SPEC)
-    assert any("out of order" in note for note in contents.bags[0].notes)
+    drive_and_record(tmp_path / "bag", stream(rng, 1000, 0.0, 0.4), 1000, StoragePlugin.MCAP)
+    notes = read_bags([tmp_path / "bag"], SPEC).bags[0].notes
+    assert any("topic odom: " in note and "out of order" in note for note in notes)
 
 
-@pytest.mark.parametrize("topic", ["odom", "cmd"])
-def test_nothing_of_before_a_clock_was_set_back_is_used_after_it(tmp_path, topic):
+def test_nothing_of_before_a_clock_was_set_back_is_used_after_it(tmp_path):
     rng = np.random.default_rng(0)
     first = stream(rng, 2000, 0.0, 0.0)
     with Writer(tmp_path / "bag", version=8, storage_plugin=StoragePlugin.MCAP) as writer:
