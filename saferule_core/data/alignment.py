@@ -1,6 +1,6 @@
 """From recorded messages to control ticks: which state a command answered, what it led to, how that was labelled.
 
-    clock = common_clock([odometry, commands, rewards])       # one order over all messages
+    clock = common_clock([odometry, commands, rewards])       # see `clocks`
     ticks = align(clock[1], [(clock[0], max_age_ns)], [clock[2]], *episodes_by_gap(...), ...)
 
 A tick is a command. Its state is the latest of every sensor at or before it, no older than the sensor's maximum age;
@@ -19,30 +19,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from saferule_core.data.topic_columns import Messages
-from saferule_core.errors import DataError
-from saferule_core.freshness import LONGEST_AGE_NS, is_fresh, jumped_back
+from saferule_core.data.clocks import FAR_FUTURE_NS, Track
+from saferule_core.freshness import is_fresh
 
-CLOCKS_AGREE_NS = 1_000_000_000
-"""Header stamps and recording times that are closer than this are taken to be of the same clock."""
-
-FAR_FUTURE_NS = np.iinfo(np.int64).max // 2
-
-MOST_JUMPS = 1000
-
-
-@dataclass(frozen=True)
-class Track:
-    """When the messages of a topic happened: (N,) int64 each, both ascending.
-
-    time: header stamp, or recording time [ns]; after a clock was set back, moved to after what came before.
-    rank: place in the order of all messages by time, then by recording time and arrival.
-    order: (N,) which message, in order of arrival, each entry is.
-    """
-
-    time: np.ndarray
-    rank: np.ndarray
-    order: np.ndarray
+COMMANDS_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -62,92 +42,34 @@ class Ticks:
     episode: np.ndarray
     ends: np.ndarray
 
+    def rows(self, chosen: np.ndarray, first: int) -> Ticks:
+        """Return some ticks, of commands that are counted from `first` on."""
+        return Ticks(
+            self.command[chosen] + first,
+            [index[chosen] for index in self.state],
+            [index[chosen] for index in self.next_state],
+            [index[chosen] for index in self.labels],
+            self.episode[chosen],
+            self.ends[chosen],
+        )
 
-def clock_jumps(recorded: Sequence[Messages]) -> np.ndarray:
-    """Return the arrivals (J,) of messages at which the clock of their topic was set back, ascending.
+    @staticmethod
+    def concatenate(parts: Sequence[Ticks]) -> Ticks:
+        """Join ticks, in order."""
+        if len(parts) == 1:
+            return parts[0]
 
-    Raises:
-        DataError: that happened more often than any recording can explain.
-    """
-    found: set[int] = set()
-    for messages in recorded:
-        time = np.where(messages.stamped > 0, messages.stamped, messages.logged)
-        begin = 0
-        while True:
-            newest = np.maximum.accumulate(time[begin:])
-            back = np.flatnonzero(jumped_back(time[begin:], newest))
-            if not len(back):
-                break
-            begin += int(back[0])
-            found.add(int(messages.arrival[begin]))
-            if len(found) > MOST_JUMPS:
-                raise DataError(f"expected a clock that is set back at most {MOST_JUMPS} times, found more")
-    return np.array(sorted(found), np.int64)
+        def joined(lists: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+            return [np.concatenate(arrays) for arrays in zip(*lists, strict=True)]
 
-
-def common_clock(recorded: Sequence[Messages], pause_ns: int = LONGEST_AGE_NS) -> list[Track]:
-    """Return one track per topic, with ranks that order the messages of all of them.
-
-    A message counts from its header's stamp, or else from when it was recorded. Where a recording runs on another
-    clock than the stamps (a wall clock, while the robot lives in simulation time), recording times are translated.
-
-    Args:
-        pause_ns: so long a time is put between what came before and after a clock was set back.
-
-    Raises:
-        DataError: the times are too far apart to be real.
-    """
-    logged = np.concatenate([messages.logged for messages in recorded])
-    stamped = np.concatenate([messages.stamped for messages in recorded])
-    arrival = np.concatenate([messages.arrival for messages in recorded])
-    has_stamp = stamped > 0
-    time = np.where(has_stamp, stamped, logged)
-    jumps = clock_jumps(recorded)
-    if len(jumps):
-        segment = np.searchsorted(jumps, arrival, side="right")
-        end = None
-        for number in range(len(jumps) + 1):
-            rows = np.flatnonzero(segment == number)
-            if not len(rows):
-                continue
-            moved = _translated(time[rows], logged[rows], stamped[rows], arrival[rows])
-            shift = 0 if end is None else end + pause_ns - int(moved.min())
-            end = int(moved.max()) + shift
-            if end > FAR_FUTURE_NS:
-                raise DataError(f"expected times that a recording can span, found clocks set back by {-shift} ns")
-            time[rows] = moved + shift
-    else:
-        time = _translated(time, logged, stamped, arrival)
-    rank = np.empty(len(time), np.int64)
-    rank[np.lexsort((arrival, logged, time))] = np.arange(len(time))
-    tracks, start = [], 0
-    for messages in recorded:
-        part = slice(start, start + len(messages))
-        order = np.argsort(rank[part], kind="stable")
-        tracks.append(Track(time[part][order], rank[part][order], order))
-        start += len(messages)
-    return tracks
-
-
-def other_clock(logged: np.ndarray, stamped: np.ndarray) -> bool:
-    """Return whether recording times [ns] are of another clock than header stamps [ns] (0: none)."""
-    has_stamp = stamped > 0
-    return bool(has_stamp.any() and np.abs(logged - stamped)[has_stamp].max() > CLOCKS_AGREE_NS)
-
-
-def _translated(time: np.ndarray, logged: np.ndarray, stamped: np.ndarray, arrival: np.ndarray) -> np.ndarray:
-    """Return `time` (N,) with recording times on the clock of the stamps."""
-    has_stamp = stamped > 0
-    if has_stamp.all() or not other_clock(logged, stamped):
-        return time
-    by_arrival = np.flatnonzero(has_stamp)[np.argsort(arrival[has_stamp], kind="stable")]
-    known_log = np.maximum.accumulate(logged[by_arrival])
-    known_stamp = np.maximum.accumulate(stamped[by_arrival])
-    base_log, base_stamp = known_log[0], known_stamp[0]
-    translated = np.interp(logged[~has_stamp] - base_log, known_log - base_log, known_stamp - base_stamp)
-    moved = time.copy()
-    moved[~has_stamp] = base_stamp + np.round(translated).astype(np.int64)
-    return moved
+        return Ticks(
+            np.concatenate([part.command for part in parts]),
+            joined([part.state for part in parts]),
+            joined([part.next_state for part in parts]),
+            joined([part.labels for part in parts]),
+            np.concatenate([part.episode for part in parts]),
+            np.concatenate([part.ends for part in parts]),
+        )
 
 
 def episodes_by_marker(commands: Track, markers: Track, values: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -198,15 +120,40 @@ def align(
         needed: of each label, whether a command without it is no tick; None means of all.
     """
     count = len(commands.time)
+    place = np.arange(count) - np.searchsorted(episode, episode)
+    allowed = (episode >= 0) & (place < max_steps)
+    bounds = spans[np.maximum(episode, 0)]
+    parts = []
+    for first in range(0, max(count, 1), COMMANDS_AT_ONCE):
+        # Whether a command is a tick depends on the next one, and whether it ends a stretch on the one after that.
+        window = slice(first, first + COMMANDS_AT_ONCE + 2)
+        here = Track(commands.time[window], commands.rank[window], commands.order[window])
+        part = _align(
+            here, sensors, labels, episode[window], bounds[window], allowed[window], period_ns, gap_ns,
+            needed or [True] * len(labels),
+        )  # fmt: skip
+        inside = part.command < COMMANDS_AT_ONCE
+        parts.append(part.rows(inside, first))
+    return Ticks.concatenate(parts)
+
+
+def _align(
+    commands: Track,
+    sensors: Sequence[tuple[Track, int]],
+    labels: Sequence[Track],
+    episode: np.ndarray,
+    bounds: np.ndarray,
+    allowed: np.ndarray,
+    period_ns: int,
+    gap_ns: int,
+    needed: Sequence[bool],
+) -> Ticks:
+    """Return the ticks of a stretch of commands; bounds: (N, 2), span of each command's episode."""
     same_episode = np.append(episode[1:] == episode[:-1], False)
     follows = same_episode & (np.append(np.diff(commands.time), FAR_FUTURE_NS) <= gap_ns)
-    known = episode >= 0
-    begin, end = spans[np.maximum(episode, 0)].T
-    place = np.arange(count) - np.searchsorted(episode, episode)
-    valid = known & (place < max_steps)
-
+    begin, end = bounds.T
     state = [np.searchsorted(track.rank, commands.rank) - 1 for track, _ in sensors]
-    fresh = valid.copy()
+    fresh = allowed.copy()
     for (track, max_age_ns), index in zip(sensors, state, strict=True):
         at = track.time[np.maximum(index, 0)]
         fresh &= (index >= 0) & is_fresh(commands.time, at, max_age_ns) & (at >= begin)
@@ -214,7 +161,7 @@ def align(
     continues = follows & np.append(fresh[1:], False)
     horizon = np.minimum(commands.time + period_ns + period_ns // 2, end - 1)
     tail = [np.searchsorted(track.time, horizon, side="right") - 1 for track, _ in sensors]
-    newer = np.zeros(count, bool)
+    newer = np.zeros(len(commands.time), bool)
     for index, late in zip(state, tail, strict=True):
         newer |= late > index
     next_state = [
@@ -230,7 +177,7 @@ def align(
         exists = index < len(track.rank)
         if len(track.rank):
             exists &= track.rank[np.minimum(index, len(track.rank) - 1)] < following
-        if needed is None or needed[number]:
+        if needed[number]:
             valid &= exists
         found[number] = np.where(exists, index, -1)
 

@@ -54,6 +54,7 @@ def find_bag(path: Path, options: ReadOptions) -> BagFiles:
             raise DataError(
                 f"{path}: expected a rosbag2 bag, found no such path; check the name and the working directory"
             )
+        check_inside(path / "metadata.yaml" if path.is_dir() else path, options.roots)
         found = _of_directory(path) if path.is_dir() else _of_file(path, ())
         for file in found.files:
             check_inside(file, options.roots)

@@ -9,6 +9,7 @@ recorders write them differently here and into the files.
 
 from __future__ import annotations
 
+import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,13 @@ from saferule_core.errors import DataError
 
 LATEST_VERSION = 9
 LARGEST_METADATA = 1 << 26
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    """Loads YAML without merging mappings into others, which can grow without bounds."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Leave the mapping as it is; a merge key is then an error."""
 
 
 @dataclass(frozen=True)
@@ -113,5 +120,4 @@ class _Checked:
         return value
 
     def _error(self, key: str, expected: str, found: object) -> DataError:
-        text = repr(found)
-        return DataError(f"{self._path}: {key}: expected {expected}, found {text if len(text) < 200 else text[:200]}")
+        return DataError(f"{self._path}: {key}: expected {expected}, found {reprlib.repr(found)}")

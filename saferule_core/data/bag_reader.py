@@ -15,18 +15,11 @@ from typing import Literal
 
 import numpy as np
 
-from saferule_core.data.alignment import (
-    Ticks,
-    Track,
-    align,
-    clock_jumps,
-    common_clock,
-    episodes_by_gap,
-    episodes_by_marker,
-    other_clock,
-)
+from saferule_core.data.alignment import Ticks, align, episodes_by_gap, episodes_by_marker
 from saferule_core.data.bag_file import TopicRequest, read_bag_topics
+from saferule_core.data.clocks import Track, clock_jumps, common_clock, other_clock
 from saferule_core.data.column_cache import read_through_cache
+from saferule_core.data.column_store import release
 from saferule_core.data.columns import physical_of_columns
 from saferule_core.data.label_check import LabelCheck, compare_labels
 from saferule_core.data.reading import USUAL, ReadOptions
@@ -111,6 +104,8 @@ class _Recording:
         pause = 2 * max(self._gap_ns, *self._max_ages.values())
         self._tracks = dict(zip(self._messages, common_clock(list(self._messages.values()), pause), strict=True))
         self._note_clocks()
+        for messages in self._messages.values():
+            release(messages.logged, messages.stamped, messages.arrival)
         self._labels = list(self._usable_labels(cost, reward))
         if not spec.computes_reward and not any(label.name == "reward" for label in self._labels):
             raise DataError(f"{path}: topic {spec.reward.topic.topic}: expected messages with the reward, found none")
@@ -181,6 +176,8 @@ class _Recording:
                 if name not in rows:
                     rows[name] = np.empty((count, *values.shape[1:]), values.dtype)
                 rows[name][part] = values
+            for messages in self._messages.values():
+                release(*messages.columns.values())
         finite = rows.pop("finite", np.zeros(0, bool))
         if not finite.any():
             raise DataError(
@@ -189,7 +186,8 @@ class _Recording:
             )
         ends = (ticks.ends | rows["terminated"] | ~np.append(finite[1:], False))[finite]
         if not finite.all():
-            rows = {name: values[finite] for name, values in rows.items()}
+            for name in rows:  # one after the other: both versions of all of them may not fit into memory
+                rows[name] = rows[name][finite]
         checks = [
             compare_labels(label.name, rows.pop(f" {label.name}"), rows.pop(f" own {label.name}"), ends)
             for label in self._labels
@@ -244,6 +242,8 @@ class _Recording:
             values = [str(column[index]) for index in track.order]
             names = [value for i, value in enumerate(values) if i == 0 or value != values[i - 1]]
             return *episodes_by_marker(commands, track, values), names
+        if marker is not None:
+            self._notes.append(f"no episode markers on topic {marker.topic}: pauses and max_steps separate episodes")
         episode, spans = episodes_by_gap(commands, self._gap_ns, self._spec.episode.max_steps)
         return episode, spans, [f"part_{number}" for number in range(len(spans))]
 

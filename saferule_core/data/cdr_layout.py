@@ -18,6 +18,7 @@ import numpy as np
 from rosbags.interfaces import Nodetype
 from rosbags.typesys.store import Typestore
 
+from saferule_core.data.cdr_cursor import Cursor
 from saferule_core.errors import SpecError
 from saferule_core.fields import FieldPath
 
@@ -236,7 +237,7 @@ class Layout:
         Rows that are not good hold nothing of use. A column of a sequence that is read as a whole has as many values
         as the first message; messages with another number are not good.
         """
-        cursor, self._items_left = _Cursor(data, start, size), MOST_ITEMS
+        cursor, self._items_left = Cursor(data, start, size), MOST_ITEMS
         if len(start) and len(data) >= 4 and self._steps is not None:
             cursor.check(self._encapsulated(data, start, size))
             self._walk(cursor, self._steps)
@@ -254,7 +255,7 @@ class Layout:
         at = np.minimum(start, len(data) - 4)
         return (size >= 4) & (data[at] == 0) & (data[at + 1] == 1)
 
-    def _walk(self, cursor: _Cursor, steps: Sequence) -> None:
+    def _walk(self, cursor: Cursor, steps: Sequence) -> None:
         for step in steps:
             if isinstance(step, _Stretch):
                 cursor.align(step.align)
@@ -269,7 +270,7 @@ class Layout:
             else:
                 self._read_items(cursor, step)
 
-    def _take(self, cursor: _Cursor, take: _Take) -> None:
+    def _take(self, cursor: Cursor, take: _Take) -> None:
         values = cursor.gather(take.offset, take.dtype, take.count)
         if take.column[0] == " ":
             cursor.columns[take.column] = values
@@ -283,7 +284,7 @@ class Layout:
         column = cursor.columns.setdefault(take.column, np.zeros((len(values), width), take.dtype))
         column[:, take.slot] = values
 
-    def _read_text(self, cursor: _Cursor, step: _Text) -> None:
+    def _read_text(self, cursor: Cursor, step: _Text) -> None:
         length = cursor.count()
         cursor.check((length >= 1) & (cursor.position + length <= cursor.limit))
         cursor.check(cursor.bytes_at(cursor.position + np.maximum(length, 1) - 1) == 0)
@@ -291,7 +292,7 @@ class Layout:
             cursor.columns[step.column] = cursor.texts(length)
         cursor.position += length
 
-    def _read_numbers(self, cursor: _Cursor, step: _Numbers) -> None:
+    def _read_numbers(self, cursor: Cursor, step: _Numbers) -> None:
         count, size = cursor.count(), step.dtype.itemsize
         if size > 4:
             cursor.position = np.where(count > 0, -(-cursor.position // size) * size, cursor.position)
@@ -307,7 +308,7 @@ class Layout:
             cursor.columns[column] = values.reshape(len(count)) if narrow else values.reshape(len(count), wanted)
         cursor.position += count * size
 
-    def _read_items(self, cursor: _Cursor, step: _Items) -> None:
+    def _read_items(self, cursor: Cursor, step: _Items) -> None:
         if step.length is None:
             count = cursor.count()
             cursor.check(cursor.position + count <= cursor.limit)
@@ -327,73 +328,3 @@ class Layout:
                 cursor.position[active] = part.position
                 cursor.good[active] = part.good
             count = np.where(cursor.good, count, 0)
-
-
-class _Cursor:
-    """Where N messages are being read, relative to the ends of their encapsulation headers."""
-
-    def __init__(self, data: np.ndarray, start: np.ndarray, size: np.ndarray) -> None:
-        self._data, self._base = data, start + 4
-        self.limit = size - 4
-        self.position = np.zeros(len(start), np.int64)
-        self.good = np.ones(len(start), bool)
-        self.columns: dict[str, np.ndarray | list[str]] = {}
-
-    def part(self, rows: np.ndarray) -> _Cursor:
-        """Return a cursor over some of the messages."""
-        part = _Cursor(self._data, self._base[rows] - 4, self.limit[rows] + 4)
-        part.position, part.good = self.position[rows], self.good[rows]
-        return part
-
-    def check(self, right: np.ndarray) -> None:
-        """Give up on messages where `right` is false; they stand at their beginning from now on."""
-        if not right.all():
-            self.good &= right
-            self.position[~self.good] = 0
-
-    def align(self, size: int) -> None:
-        """Go on to the next multiple of `size`, a power of two."""
-        if size > 1:
-            self.position = (self.position + (size - 1)) & -size
-
-    def gather(self, offset: int, dtype: np.dtype, count: int = 1) -> np.ndarray:
-        """Return `count` values at `offset` from here: (N,), or (N, count)."""
-        width = dtype.itemsize * count
-        if width == 0:
-            return np.zeros((len(self.good), 0), dtype)
-        last = len(self._data) - width
-        if last < 0:
-            self.check(np.zeros(len(self.good), bool))
-            return np.zeros((len(self.good), count) if count > 1 else len(self.good), dtype)
-        at = self._base + self.position + offset
-        if not self.good.all():
-            at = np.clip(at, 0, last)
-        plain = np.dtype("u1") if dtype.kind == "b" else dtype
-        kind = plain if count == 1 else np.dtype(f"V{width}")
-        values = np.ndarray(last + 1, kind, self._data, strides=(1,))[at]
-        values = values if count == 1 else values.view(plain).reshape(len(at), count)
-        return values != 0 if dtype.kind == "b" else values
-
-    def count(self) -> np.ndarray:
-        """Read a length and go past it: (N,) int64, 0 for messages that are not good."""
-        self.check(self.position + 4 <= self.limit)
-        count = np.where(self.good, self.gather(0, np.dtype("<u4")).astype(np.int64), 0)
-        self.position += 4
-        return count
-
-    def bytes_at(self, position: np.ndarray) -> np.ndarray:
-        """Return one byte of each message."""
-        return self._data[np.clip(self._base + position, 0, len(self._data) - 1)]
-
-    def texts(self, length: np.ndarray) -> list[str]:
-        """Return the text of `length` bytes, its final zero included, that begins here in each message."""
-        begin = np.where(self.good, self._base + self.position, 0)
-        raw, texts = memoryview(np.ascontiguousarray(self._data)), []
-        for row, (first, size) in enumerate(zip(begin.tolist(), length.tolist(), strict=True)):
-            try:
-                texts.append(str(raw[first : first + max(size - 1, 0)], "utf-8") if self.good[row] else "")
-            except UnicodeDecodeError:
-                self.good[row] = False
-                texts.append("")
-        self.position[~self.good] = 0
-        return texts

@@ -10,16 +10,18 @@ Short columns never touch the disk.
 
 from __future__ import annotations
 
+import mmap
 import shutil
 from pathlib import Path
 from tempfile import mkdtemp
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
 from saferule_core.errors import DataError
 
-SPILL_BYTES = 1 << 24
+SPILL_BYTES = 1 << 22
 """A column that is larger than this goes to disk."""
 
 
@@ -105,3 +107,11 @@ class ColumnFolder:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._path is not None:
             shutil.rmtree(self._path, ignore_errors=True)
+
+
+def release(*columns: Any) -> None:
+    """Give back the memory that mapped columns take; they are read from their files again when they are needed."""
+    for column in columns:
+        mapping = getattr(column, "_mmap", None)
+        if mapping is not None and hasattr(mapping, "madvise"):
+            mapping.madvise(mmap.MADV_DONTNEED)

@@ -11,7 +11,7 @@ from operator import attrgetter
 
 import numpy as np
 
-from saferule_core.errors import DataError
+from saferule_core.errors import DataError, SpecError
 from saferule_core.fields import TRANSFORMS, FieldPath
 from saferule_core.spec import RobotSpec
 
@@ -33,10 +33,17 @@ def raw_value_getter(path: FieldPath, sample: object) -> Callable[[object], obje
 
 
 def row_of(value: object, quaternion: bool) -> np.ndarray:
-    """Return the raw value of one message's field as the column of one message: (1,) or (1, k) float64."""
+    """Return the raw value of one message's field as the column of one message: (1,) or (1, k) float64.
+
+    Raises:
+        SpecError: it is no number, sequence of numbers or quaternion.
+    """
     if quaternion and hasattr(value, "w"):
         value = (value.x, value.y, value.z, value.w)
-    return np.asarray(value, dtype=np.float64)[None]
+    try:
+        return np.asarray(value, dtype=np.float64)[None]
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"expected a number, numbers or a quaternion in a field, found {value!r:.100}") from error
 
 
 def physical_of_columns(

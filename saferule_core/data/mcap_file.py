@@ -16,11 +16,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
-from lz4.frame import LZ4FrameDecompressor
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
-from rosbags.rosbag2.reader import zstd
 
-from saferule_core.data.storage import LARGEST_MESSAGE, Block, Channel, Damaged, check_times
+from saferule_core.data.mcap_records import Record, decompressed, record_head, records, sane
+from saferule_core.data.storage import Block, Channel, Damaged, check_times
 
 MAGIC = b"\x89MCAP0\r\n"
 HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, STATISTICS, DATA_END = 1, 2, 3, 4, 5, 6, 0x0B, 0x0F
@@ -33,7 +32,6 @@ _FORMATS = {"ros2msg": MessageDefinitionFormat.MSG, "ros2idl": MessageDefinition
             "omgidl": MessageDefinitionFormat.IDL}  # fmt: skip
 _HEAD = np.dtype([("op", "u1"), ("length", "<u8"), ("channel", "<u2"), ("sequence", "<u4"), ("logged", "<u8"),
                   ("published", "<u8")])  # fmt: skip
-_record = struct.Struct("<BQ").unpack_from
 
 
 class McapFile:
@@ -60,7 +58,9 @@ class McapFile:
             except Damaged:
                 if not tolerant:
                     raise
-                self._end = None
+                self._end = self.promised = None
+                self.channels.clear()
+                self._schemas.clear()
             if not self.channels:
                 self._find_channels(tolerant)
             self._complete = True
@@ -98,10 +98,10 @@ class McapFile:
         """Check the beginning and return where the first record after the header begins."""
         if self._size < len(MAGIC) + 9 or self._read(0, len(MAGIC)) != MAGIC:
             raise Damaged(f"expected the file to begin as MCAP does, found {self._size} bytes that do not")
-        op, length = _record(self._read(len(MAGIC), 9))
+        op, length = record_head(self._read(len(MAGIC), 9))
         if op != HEADER:
             raise Damaged(f"expected a header record, found record {op:#x}")
-        record = _Record(self._read(len(MAGIC) + 9, _sane(length)))
+        record = Record(self._read(len(MAGIC) + 9, sane(length)))
         profile = record.text()
         if profile not in ("ros2", ""):
             raise Damaged(f"expected the profile ros2, found {profile!r}")
@@ -126,9 +126,9 @@ class McapFile:
         data = self._read(summary, start - summary)
         if crc and zlib.crc32(footer[:25], zlib.crc32(data)) != crc:
             raise Damaged("expected the summary to match its checksum, found another one")
-        for op, begin, end in _records(data):
+        for op, begin, end in records(data):
             if op == STATISTICS:
-                record = _Record(data[begin:end])
+                record = Record(data[begin:end])
                 record.take("<QHIIIIQQ")
                 counts = record.bytes()
                 if len(counts) % 10:
@@ -154,7 +154,7 @@ class McapFile:
             window = self._read(offset, min(WINDOW, end - offset))
             messages, used = [], 0
             while used + 9 <= len(window):
-                op, length = _record(window, used)
+                op, length = record_head(window, used)
                 if length > end - offset - used - 9:
                     if messages:
                         yield window, messages
@@ -162,7 +162,7 @@ class McapFile:
                         f"expected a record of {length} bytes at offset {offset + used}, "
                         f"found the end of the data at {end}"
                     )
-                _sane(length)
+                sane(length)
                 after = used + 9 + length
                 if op == CHUNK:
                     if messages:
@@ -196,8 +196,8 @@ class McapFile:
         """Yield one record that does not fit into a window; return where the next one begins."""
         if end - offset < 9:
             raise Damaged(f"expected a record at offset {offset}, found the end of the data at {end}")
-        op, length = _record(self._read(offset, 9))
-        data = self._read(offset, 9 + _sane(length))
+        op, length = record_head(self._read(offset, 9))
+        data = self._read(offset, 9 + sane(length))
         if op == MESSAGE:
             yield data, [0]
         else:
@@ -206,14 +206,14 @@ class McapFile:
 
     def _unpacked(self, record: memoryview) -> tuple[bytes, list[int]]:
         """Return the content of a chunk record and the offsets of its messages."""
-        chunk = _Record(record)
+        chunk = Record(record)
         _, _, size, crc = chunk.take("<QQQI")
         compression = chunk.text()
-        data = _decompressed(compression, chunk.sized("<Q"), _sane(size))
+        data = decompressed(compression, chunk.sized("<Q"), sane(size))
         if crc and zlib.crc32(data) != crc:
             raise Damaged("expected a chunk to match its checksum, found another one")
         messages = []
-        for op, begin, end in _records(data):
+        for op, begin, end in records(data):
             if op == MESSAGE:
                 messages.append(begin - 9)
             elif op == CHUNK:
@@ -225,13 +225,13 @@ class McapFile:
     def _learn(self, op: int, data: bytes, begin: int, end: int) -> None:
         """Take a schema or channel record; ignore others."""
         if op == SCHEMA:
-            record = _Record(data[begin:end])
+            record = Record(data[begin:end])
             (key,) = record.take("<H")
             name, encoding, text = record.text(), record.text(), record.text()
             known = _FORMATS.get(encoding, MessageDefinitionFormat.NONE)
             self._schemas[key] = (name, MessageDefinition(known, text))
         elif op == CHANNEL:
-            record = _Record(data[begin:end])
+            record = Record(data[begin:end])
             key, schema = record.take("<HH")
             topic, encoding = record.text(), record.text()
             kind, definition = self._schemas.get(schema, ("", MessageDefinition(MessageDefinitionFormat.NONE, "")))
@@ -263,73 +263,3 @@ class McapFile:
         mine = np.isin(channel, chosen)
         check_times(logged[mine])
         return Block(raw, start[mine] + _HEAD.itemsize, size[mine], channel[mine], logged[mine].astype(np.int64))
-
-
-def _records(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield opcode, begin and end of every record in `data`, which must hold whole ones."""
-    offset, size = 0, len(data)
-    while offset < size:
-        if offset + 9 > size:
-            raise Damaged(f"expected whole records, found {size - offset} bytes left over")
-        op, length = _record(data, offset)
-        end = offset + 9 + length
-        if end > size:
-            raise Damaged(f"expected a record of {length} bytes, found {size - offset - 9}")
-        yield op, offset + 9, end
-        offset = end
-
-
-def _sane(size: int) -> int:
-    if size > LARGEST_MESSAGE:
-        raise Damaged(f"expected records of at most {LARGEST_MESSAGE} bytes, found one that says {size}")
-    return size
-
-
-def _decompressed(compression: str, data: memoryview, size: int) -> bytes:
-    """Return `data` unpacked, never more than a byte over `size` of it."""
-    try:
-        if compression == "":
-            found = bytes(data)
-        elif compression == "zstd":
-            found = zstd.ZstdDecompressor().decompress(data, size + 1)
-        elif compression == "lz4":
-            found = LZ4FrameDecompressor().decompress(bytes(data), size + 1)
-        else:
-            raise Damaged(f"expected a chunk in zstd, lz4 or not compressed, found {compression!r}")
-    except (zstd.ZstdError, RuntimeError, EOFError) as error:
-        raise Damaged(f"expected a chunk that can be unpacked, found: {error}") from error
-    if len(found) != size:
-        raise Damaged(f"expected a chunk of {size} bytes, found {len(found)}")
-    return found
-
-
-class _Record:
-    """Takes the fields of one record, one after the other."""
-
-    def __init__(self, data: bytes | memoryview) -> None:
-        self._data, self._at = data, 0
-
-    def take(self, layout: str) -> tuple:
-        size = struct.calcsize(layout)
-        if self._at + size > len(self._data):
-            raise Damaged(f"expected {size} more bytes in a record, found {len(self._data) - self._at}")
-        found = struct.unpack_from(layout, self._data, self._at)
-        self._at += size
-        return found
-
-    def sized(self, layout: str) -> bytes | memoryview:
-        (size,) = self.take(layout)
-        if size > len(self._data) - self._at:
-            raise Damaged(f"expected {size} more bytes in a record, found {len(self._data) - self._at}")
-        found = self._data[self._at : self._at + size]
-        self._at += size
-        return found
-
-    def bytes(self) -> bytes:
-        return bytes(self.sized("<I"))
-
-    def text(self) -> str:
-        try:
-            return self.bytes().decode()
-        except UnicodeDecodeError as error:
-            raise Damaged(f"expected text, found: {error}") from error

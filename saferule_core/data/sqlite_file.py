@@ -120,6 +120,8 @@ class SqliteFile:
     def _open(self, tolerant: bool) -> apsw.Connection:
         path, mode = self.path, "immutable=1"
         log = path.with_name(path.name + "-wal")
+        if log.is_symlink():
+            raise Damaged(f"expected the write-ahead log {log.name} to be a file, found a link")
         if log.is_file() and log.stat().st_size > 0:
             # An immutable database is read without its log; to read it with the log, sqlite has to write beside it.
             self._copy = TemporaryDirectory(prefix="saferule_")

@@ -1,8 +1,8 @@
 """What every kind of bag file gives: channels, and blocks of serialized messages that are not looked into yet.
 
-    with open_storage(Path("bag_0.mcap")) as file:
-        for block in file.blocks({channel.id for channel in file.channels.values()}):
-            first = bytes(block.data[block.start[0] : block.start[0] + block.size[0]])
+    file = open_storage(Path("bag_0.mcap"), "mcap")
+    for block in file.blocks(file.channels):
+        first = bytes(block.data[block.start[0] : block.start[0] + block.size[0]])
 
 A block is at most a few megabytes, so a file of any size is read in little memory. Every message in the file is walked
 over and counted in `seen`, wanted or not, so that "how many are there" never rests on an index.
@@ -17,8 +17,6 @@ from typing import Protocol
 
 import numpy as np
 from rosbags.interfaces import MessageDefinition
-
-from saferule_core.errors import DataError
 
 LATEST_NS = 1 << 62
 """Recording times beyond this (the year 2116) are no times."""
@@ -91,22 +89,13 @@ def check_times(logged: np.ndarray) -> None:
         raise Damaged(f"expected recording times between 0 and {LATEST_NS} ns, found {worst}")
 
 
-def open_storage(path: Path, kind: str | None = None, tolerant: bool = False) -> StorageFile:
-    """Open an .mcap or .db3 file.
-
-    Args:
-        kind: "mcap" or "sqlite3"; None goes by the name's ending.
-        tolerant: open what can be read of a file that was cut off.
+def open_storage(path: Path, kind: str, tolerant: bool = False) -> StorageFile:
+    """Open a file of a `kind`, "mcap" or "sqlite3"; `tolerant`: also one that was cut off.
 
     Raises:
-        DataError: it is neither. Damaged: it cannot be read.
+        Damaged: it cannot be read.
     """
     from saferule_core.data.mcap_file import McapFile
     from saferule_core.data.sqlite_file import SqliteFile
 
-    endings = {".mcap": "mcap", ".db3": "sqlite3"}
-    kind = kind or endings.get(path.suffix)
-    kinds = {"mcap": McapFile, "sqlite3": SqliteFile}
-    if kind not in kinds:
-        raise DataError(f"{path}: expected a bag file (.mcap or .db3), found {path.suffix or 'no ending'!r}")
-    return kinds[kind](path, tolerant)
+    return {"mcap": McapFile, "sqlite3": SqliteFile}[kind](path, tolerant)
