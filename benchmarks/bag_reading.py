@@ -1,6 +1,6 @@
 """How fast bags are read, beside the usual ways of reading them, and how much memory a large one takes.
 
-    python -m benchmarks.bag_reading throughput       # against rosbags and, if it is installed, mcap-ros2-support
+    python -m benchmarks.bag_reading throughput       # against rosbags and, if installed, mcap-ros2-support
     python -m benchmarks.bag_reading large            # 2 GB: peak memory, and a second reading from the cache
 
 All readers of a row read the same file and take the same fields. A row gives messages per second of processor time,
@@ -136,7 +136,7 @@ def throughput(count: int, repeat: int) -> None:
     readers: dict[str, Callable[[Path, tuple[TopicRequest, ...]], int]] = {
         "saferule": by_saferule, "rosbags": by_rosbags
     }  # fmt: skip
-    if importlib.util.find_spec("mcap_ros2"):
+    if all(map(importlib.util.find_spec, ("mcap_ros2", "zstandard"))):
         readers["mcap-ros2-support"] = by_mcap_ros2
     print("| topics | storage | " + " | ".join(f"{name} [1/s]" for name in readers) + " | times as fast |")
     print("|---" * (len(readers) + 3) + "|")
