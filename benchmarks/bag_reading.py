@@ -172,7 +172,7 @@ def large(gigabytes: float, storage: str) -> None:
         path = Path(folder) / "bag"
         pair = sum(len(next(messages(request.type))) + 40 for request in BASE)
         size = write_bag(path, BASE, int(gigabytes * 1e9 / pair), storage)
-        print(f"{storage}: {size / 1e9:.2f} GB")
+        print(f"{storage}: {size / 1e9:.2f} GB", flush=True)
         for what in ("first", "second, from the cache"):
             command = [sys.executable, "-m", "benchmarks.bag_reading", "child", str(path), str(Path(folder) / "cache")]
             facts = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
