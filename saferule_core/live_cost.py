@@ -124,8 +124,7 @@ class CostWatch:
             SpecError: the message lacks a field that the description names.
         """
         stamp = stamp_of(message, received_ns)
-        if topic in self._reader.topics:
-            self._reader.update(topic, message, received_ns)
+        if topic in self._reader.topics and self._reader.update(topic, message, received_ns):
             self._new_state |= self._received.get(topic) != stamp
             self._received[topic] = stamp
             if stamp_of(message, 0):

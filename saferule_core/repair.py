@@ -129,8 +129,8 @@ def make_candidate(
     incumbent_id = check_request(request, spec, store, validate=False)
     limit = request.rules(spec).cost_limit
     agent = bundle.load_agent(store.path(incumbent_id), spec)
-    retained = read_bags(request.retain, spec, progress=within(progress, 0.0, 0.15))
-    forgotten = read_bags(request.forget, spec, progress=within(progress, 0.15, 0.2))
+    retained = read_bags(request.retain, spec, progress=within(progress, 0.0, 0.15), options=request.reading)
+    forgotten = read_bags(request.forget, spec, progress=within(progress, 0.15, 0.2), options=request.reading)
     retain, forget = retained.transitions, forgotten.transitions
     origin = Origin(asker(request.asked_by), bag_origins(retained), bag_origins(forgotten))
     losses: list[dict[str, Any]] = []
@@ -157,6 +157,7 @@ def make_candidate(
                 "critics": result.critics,
                 "options": dict(request.options),
                 "measures": measures,
+                "bags": {"retain": retained.card(), "forget": forgotten.card()},
             },
             origin=origin,
         )

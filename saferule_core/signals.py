@@ -15,8 +15,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from saferule_core.errors import InputError, SpecError, StaleInputError
+from saferule_core.data.columns import physical_of_columns, row_of
+from saferule_core.errors import DataError, InputError, SpecError, StaleInputError
 from saferule_core.fields import TRANSFORMS, FieldPath
+from saferule_core.freshness import is_fresh, is_late, max_ages_ns
 from saferule_core.spec import RobotSpec
 from saferule_core.spec_schema import Signal
 
@@ -29,7 +31,8 @@ def stamp_of(message: object, default_ns: int) -> int:
     stamp = getattr(getattr(message, "header", message), "stamp", None)
     if stamp is None:
         return default_ns
-    return stamp.sec * 1_000_000_000 + stamp.nanosec or default_ns
+    stamped_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
+    return stamped_ns if stamped_ns > 0 else default_ns
 
 
 def values_of(spec: RobotSpec, signal: Signal, raw: object) -> dict[str, float]:
@@ -67,17 +70,20 @@ def physical_of_raw(spec: RobotSpec, raw: RawFields) -> dict[str, float]:
 
 
 class SignalReader:
-    """Keeps the newest value of every signal of a description; one per node or bag."""
+    """Keeps the newest value of every signal of a description; one per node.
+
+    The bag reader computes by the same functions (`freshness`, `data.columns`), so a recorded drive gives the same
+    observations, bit by bit, as it gave live.
+    """
 
     def __init__(self, spec: RobotSpec) -> None:
         self._spec = spec
         self._by_topic: dict[str, list[Signal]] = {}
         for signal in spec.source_signals():
             self._by_topic.setdefault(signal.topic, []).append(signal)
-        self._max_age_ns = {
-            topic: round(1e9 * min(signal.max_age for signal in signals)) for topic, signals in self._by_topic.items()
-        }
-        self._values: dict[str, float] = {}
+        self._max_age_ns = max_ages_ns(spec)
+        self._raw: dict[str, np.ndarray] = {}
+        self._physical: dict[str, float] | None = None
         self._stamps: dict[str, int] = {}
 
     @property
@@ -85,40 +91,57 @@ class SignalReader:
         """Topics to feed to `update`."""
         return tuple(self._by_topic)
 
-    def update(self, topic: str, message: object, received_ns: int) -> None:
+    def update(self, topic: str, message: object, received_ns: int) -> bool:
         """Take a message; its age counts from its header's stamp, or from `received_ns` [ns] where it has none.
+
+        Returns:
+            False if it was ignored, because a newer one of its topic came before it.
 
         Raises:
             SpecError: the message lacks a field that the description names.
         """
-        for signal in self._by_topic[topic]:
-            self._values.update(values_of(self._spec, signal, self._spec.path(signal.field).get(message)))
-        self._stamps[topic] = stamp_of(message, received_ns)
+        stamp = stamp_of(message, received_ns)
+        if topic in self._stamps and is_late(stamp, self._stamps[topic]):
+            return False
+        raw = {
+            signal.name: row_of(self._spec.path(signal.field).get(message), signal.transform is not None)
+            for signal in self._by_topic[topic]
+        }
+        self._raw.update(raw)
+        self._physical = None
+        self._stamps[topic] = stamp
+        return True
 
     def stamp(self) -> int | None:
         """Return the time of the oldest of the newest messages [ns]; None before every topic has spoken."""
         return min(self._stamps.values()) if len(self._stamps) == len(self._by_topic) else None
 
-    def physical(self, now_ns: int) -> dict[str, float]:
-        """Return all signals in physical units at time `now_ns` [ns].
+    def physical(self, now_ns: int | None) -> dict[str, float]:
+        """Return all signals in physical units at time `now_ns` [ns]; with None, of any age.
 
         Raises:
-            StaleInputError: a topic was never heard, or is older than its maximum age.
-            InputError: a value is not finite.
+            StaleInputError: a topic was never heard, is older than its maximum age, or comes from the future.
+            InputError: a value is not finite, or a field holds another number of values than expected.
         """
         for topic, max_age in self._max_age_ns.items():
             stamp = self._stamps.get(topic)
             if stamp is None:
                 raise StaleInputError(f"topic {topic}: expected a {self._spec.sensor_topics[topic]}, none came yet")
-            if now_ns - stamp > max_age:
+            if now_ns is not None and not is_fresh(now_ns, stamp, max_age):
                 raise StaleInputError(
                     f"topic {topic}: expected a message not older than {max_age / 1e9:g} s, "
                     f"found {(now_ns - stamp) / 1e9:.3f} s"
                 )
-        for name, value in self._values.items():
-            if not np.isfinite(value):
-                raise InputError(f"signal {name}: expected a finite number, found {value}")
-        return self._spec.derive(dict(self._values))
+        if self._physical is None:
+            try:
+                sources, physical = physical_of_columns(self._spec, self._raw)
+            except DataError as error:
+                raise InputError(f"topic {error}") from error
+            for name in sources:
+                if not np.isfinite(physical[name][0]):
+                    raise InputError(f"signal {name}: expected a finite number, found {physical[name][0]}")
+            self._physical = {name: float(values[0]) for name, values in physical.items()}
+        return dict(self._physical)
 
 
 class RateLimiter:

@@ -155,7 +155,7 @@ class Observer:
         if status.state == CostStatus.STATE_WAITING:
             return
         try:
-            physical = self._reader.physical(0)
+            physical = self._reader.physical(None)
         except InputError:
             return
         time = status.header.stamp.sec + status.header.stamp.nanosec * 1e-9

@@ -1,11 +1,14 @@
 """Ticks from recorded messages, held against a slow reading of the same rules, one command at a time."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saferule_core.data.alignment import FAR_FUTURE_NS, Track, align, common_clock, episodes_by_gap, episodes_by_marker
+from saferule_core.data import alignment
+from saferule_core.data.alignment import align, episodes_by_gap, episodes_by_marker
 from saferule_core.data.bag_file import Messages
+from saferule_core.data.clocks import FAR_FUTURE_NS, Track, common_clock
 
 PERIOD, GAP, MAX_STEPS = 10, 30, 6
 
@@ -71,15 +74,20 @@ def slow_align(commands, sensors, labels, episode, spans):
 
 
 @settings(max_examples=300, deadline=None)
-@given(recording=recordings(), max_age=st.integers(1, 25), with_marker=st.booleans(), with_labels=st.booleans())
-def test_align_is_what_the_rules_say(recording, max_age, with_marker, with_labels):
+@given(
+    recording=recordings(), max_age=st.integers(1, 25), with_marker=st.booleans(), with_labels=st.booleans(),
+    at_once=st.sampled_from([1, 2, 7, 1 << 18]),
+)  # fmt: skip
+def test_align_is_what_the_rules_say(recording, max_age, with_marker, with_labels, at_once):
     commands, sensor, marker, reward, other = common_clock(recording)
     if with_marker:
         episode, spans = episodes_by_marker(commands, marker, [str(i // 2) for i in range(len(marker.time))])
     else:
         episode, spans = episodes_by_gap(commands, GAP, MAX_STEPS)
     sensors, labels = [(sensor, max_age), (other, 25)], [reward] if with_labels else []
-    ticks = align(commands, sensors, labels, episode, spans, period_ns=PERIOD, gap_ns=GAP, max_steps=MAX_STEPS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alignment, "COMMANDS_AT_ONCE", at_once)
+        ticks = align(commands, sensors, labels, episode, spans, period_ns=PERIOD, gap_ns=GAP, max_steps=MAX_STEPS)
     found = [
         (k, [t[i] for t in ticks.state], [t[i] for t in ticks.next_state], [t[i] for t in ticks.labels], ticks.ends[i])
         for i, k in enumerate(ticks.command)
@@ -119,3 +127,19 @@ def test_repeated_markers_are_one_episode():
     episode, spans = episodes_by_marker(commands, markers, ["a", "a", "b"])
     assert episode.tolist() == [-1, 0, 0, 1]
     assert spans.tolist() == [[10, 30], [30, FAR_FUTURE_NS]]
+
+
+def test_time_goes_on_after_a_clock_was_set_back():
+    second = 10**9
+    sensor = messages([100 * second, 110 * second, 5 * second, 6 * second], [0, 2, 4, 6])
+    other = messages([105 * second, 4 * second], [1, 5])
+    tracks = common_clock([sensor, other], pause_ns=50 * second)
+    # the sensor shows the jump at arrival 4, the other at 5: each place is followed by a pause
+    assert (tracks[0].time // second).tolist() == [100, 110, 160, 212]
+    assert (tracks[1].time // second).tolist() == [105, 210]
+    assert tracks[0].order.tolist() == [0, 1, 2, 3]
+
+
+def test_messages_that_were_overtaken_are_put_in_order():
+    sensor = messages([10, 30, 20], [0, 1, 2])
+    assert common_clock([sensor])[0].order.tolist() == [0, 2, 1]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saferule_core.cli.display import MODES
+from saferule_core.data.reading import ReadOptions
 from saferule_core.errors import DataError
 
 
@@ -66,6 +67,33 @@ def add_unlearning(parser: argparse.ArgumentParser) -> None:
     )
     add_cost_limit(parser)
     add_hyperparameters(parser)
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Add how bags are read."""
+    group = parser.add_argument_group("reading bags")
+    group.add_argument(
+        "--tolerate-truncated", action="store_true",
+        help="take what there is of bags that were cut off or lack messages, and note it on the policy's card",
+    )  # fmt: skip
+    group.add_argument(
+        "--message-types", nargs="+", action="extend", default=[], metavar="PATH",
+        help=".msg files, or packages with them, for types that the bags do not define themselves",
+    )  # fmt: skip
+    group.add_argument(
+        "--bag-cache", metavar="DIR", help="keep what is read there, by content; a second reading takes seconds"
+    )
+    group.add_argument(
+        "--bag-root", nargs="+", action="extend", default=[], metavar="DIR",
+        help="read nothing outside of these directories, symbolic links followed (default: anything)",
+    )  # fmt: skip
+
+
+def reading(options: argparse.Namespace) -> ReadOptions:
+    """Return what `add_reading` gave."""
+    return ReadOptions(
+        options.tolerate_truncated, tuple(options.message_types), options.bag_cache, tuple(options.bag_root)
+    )
 
 
 def add_gate(parser: argparse.ArgumentParser) -> None:

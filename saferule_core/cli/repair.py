@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_spec(parser)
     common.add_store(parser)
     common.add_unlearning(parser)
+    common.add_reading(parser)
     common.add_gate(parser)
     parser.add_argument("--out", metavar="DIR", help="write report.json and report.html there")
     parser.add_argument("--activate", action="store_true", help="let the candidate drive if it is accepted")
@@ -44,6 +45,7 @@ def run(options: argparse.Namespace, display: Display) -> int:
         seed=options.seed, cost_limit=options.cost_limit, min_reward_kept=options.min_reward_kept,
         confidence=options.confidence, episodes=options.episodes, options=common.hyperparameters(options),
         asked_by=options.asked_by,
+        reading=common.reading(options),
     )  # fmt: skip
     outcome = repair(
         request, spec, store,

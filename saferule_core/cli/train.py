@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cost", choices=("logged", "recomputed"), default="logged",
         help="trust the logged cost (default), or recompute it from the sensors",
     )  # fmt: skip
+    common.add_reading(parser)
     common.add_cost_limit(parser)
     common.add_hyperparameters(parser)
     common.add_store(parser, required=False)
@@ -68,12 +69,14 @@ def run(options: argparse.Namespace, display: Display) -> int:
     limit = spec.cost.limit if options.cost_limit is None else options.cost_limit
     hyperparameters = common.hyperparameters(options)
     if options.dsrl is not None:
-        data, sources = read_dsrl(options.dsrl, spec), ()
+        data, sources, bags = read_dsrl(options.dsrl, spec), (), None
         data = spec.relabel(data) if options.cost == "recomputed" else data
     else:
-        reading = within(display.progress, 0.0, 0.2)
-        contents = read_bags(options.bags, spec, cost=options.cost, progress=reading)
-        data, sources = contents.transitions, bag_origins(contents)
+        contents = read_bags(
+            options.bags, spec, cost=options.cost, progress=within(display.progress, 0.0, 0.2),
+            options=common.reading(options),
+        )  # fmt: skip
+        data, sources, bags = contents.transitions, bag_origins(contents), contents.card()
     load_optimiser()
     began = time.perf_counter()
     agent = agents.train(
@@ -88,6 +91,7 @@ def run(options: argparse.Namespace, display: Display) -> int:
         "cost": options.cost,
         "steps": agent.config.steps,
         "safe_return": safe_mean_return(data.episode_returns, costs, limit),
+        "bags": bags,
     }
     origin = Origin(asker(), sources)
     card = Card(seed=options.seed, data={"train": data.digest()}, details=details, origin=origin)

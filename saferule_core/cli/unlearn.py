@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_spec(parser)
     common.add_store(parser)
     common.add_unlearning(parser)
+    common.add_reading(parser)
     parser.add_argument("--out", metavar="DIR", help="write a report of the unlearning there")
     parser.add_argument(
         "--activate", action="store_true", help="let the candidate drive without validation; for experiments only"
@@ -43,6 +44,7 @@ def run(options: argparse.Namespace, display: Display) -> int:
         forget=tuple(options.forget), retain=tuple(options.retain), policy=options.policy, method=options.method,
         seed=options.seed, cost_limit=options.cost_limit, options=common.hyperparameters(options),
         asked_by=options.asked_by,
+        reading=common.reading(options),
     )  # fmt: skip
     candidate = make_candidate(request, spec, store, progress=display.progress)
     facts = candidate_facts(candidate)

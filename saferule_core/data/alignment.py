@@ -1,12 +1,15 @@
 """From recorded messages to control ticks: which state a command answered, what it led to, how that was labelled.
 
-    clock = common_clock([odometry, commands, rewards])       # one order over all messages
+    clock = common_clock([odometry, commands, rewards])       # see `clocks`
     ticks = align(clock[1], [(clock[0], max_age_ns)], [clock[2]], *episodes_by_gap(...), ...)
 
 A tick is a command. Its state is the latest of every sensor at or before it, no older than the sensor's maximum age;
 the state it led to is that of the next command. After the last command of an episode it is the latest newer one that
 a control period can have brought. A command with no newer state after it, with a stale one, or without its labels is
 no tick, and an episode is cut there.
+
+Messages of a topic that were recorded out of order are put in order by their stamps. Where a clock was set back, the
+recording is cut, and nothing of before is used after it.
 """
 
 from __future__ import annotations
@@ -16,25 +19,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from saferule_core.data.bag_file import Messages
+from saferule_core.data.clocks import FAR_FUTURE_NS, Track
+from saferule_core.freshness import is_fresh
 
-CLOCKS_AGREE_NS = 1_000_000_000
-"""Header stamps and recording times that are closer than this are taken to be of the same clock."""
-
-FAR_FUTURE_NS = np.iinfo(np.int64).max // 2
-
-
-@dataclass(frozen=True)
-class Track:
-    """When the messages of a topic happened: (N,) int64 each, both ascending.
-
-    time: header stamp, or recording time [ns]. rank: place in the order of all messages by time, then by arrival.
-    order: (N,) which message, in order of arrival, each entry is.
-    """
-
-    time: np.ndarray
-    rank: np.ndarray
-    order: np.ndarray
+COMMANDS_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -42,7 +30,8 @@ class Ticks:
     """K ticks of a recording; indices are into the tracks, in time order.
 
     command: (K,) index of the command. state, next_state: one (K,) array of indices per sensor.
-    labels: one (K,) array of indices per label. episode: (K,) ascending number of the episode's marker or piece.
+    labels: one (K,) array of indices per label, -1 where one that may be missing is.
+    episode: (K,) ascending number of the episode's marker or piece.
     ends: (K,) bool, the next tick does not continue from this one's next state.
     """
 
@@ -53,33 +42,34 @@ class Ticks:
     episode: np.ndarray
     ends: np.ndarray
 
+    def rows(self, chosen: np.ndarray, first: int) -> Ticks:
+        """Return some ticks, of commands that are counted from `first` on."""
+        return Ticks(
+            self.command[chosen] + first,
+            [index[chosen] for index in self.state],
+            [index[chosen] for index in self.next_state],
+            [index[chosen] for index in self.labels],
+            self.episode[chosen],
+            self.ends[chosen],
+        )
 
-def common_clock(recorded: Sequence[Messages]) -> list[Track]:
-    """Return one track per topic, with ranks that order the messages of all of them.
+    @staticmethod
+    def concatenate(parts: Sequence[Ticks]) -> Ticks:
+        """Join ticks, in order."""
+        if len(parts) == 1:
+            return parts[0]
 
-    A message counts from its header's stamp, or else from when it was recorded. Where a recording runs on another
-    clock than the stamps (a wall clock, while the robot lives in simulation time), recording times are translated.
-    """
-    logged = np.concatenate([messages.logged for messages in recorded])
-    stamped = np.concatenate([messages.stamped for messages in recorded])
-    arrival = np.concatenate([messages.arrival for messages in recorded])
-    has_stamp = stamped > 0
-    time = np.where(has_stamp, stamped, logged)
-    if has_stamp.any() and np.abs(logged - stamped)[has_stamp].max() > CLOCKS_AGREE_NS:
-        by_arrival = np.flatnonzero(has_stamp)[np.argsort(arrival[has_stamp], kind="stable")]
-        known_log, known_stamp = logged[by_arrival], np.maximum.accumulate(stamped[by_arrival])
-        base_log, base_stamp = known_log[0], known_stamp[0]
-        translated = np.interp(logged[~has_stamp] - base_log, known_log - base_log, known_stamp - base_stamp)
-        time[~has_stamp] = base_stamp + np.round(translated).astype(np.int64)
-    rank = np.empty(len(time), np.int64)
-    rank[np.lexsort((arrival, time))] = np.arange(len(time))
-    tracks, start = [], 0
-    for messages in recorded:
-        part = slice(start, start + len(messages))
-        order = np.argsort(rank[part], kind="stable")
-        tracks.append(Track(time[part][order], rank[part][order], order))
-        start += len(messages)
-    return tracks
+        def joined(lists: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+            return [np.concatenate(arrays) for arrays in zip(*lists, strict=True)]
+
+        return Ticks(
+            np.concatenate([part.command for part in parts]),
+            joined([part.state for part in parts]),
+            joined([part.next_state for part in parts]),
+            joined([part.labels for part in parts]),
+            np.concatenate([part.episode for part in parts]),
+            np.concatenate([part.ends for part in parts]),
+        )
 
 
 def episodes_by_marker(commands: Track, markers: Track, values: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -117,6 +107,7 @@ def align(
     period_ns: int,
     gap_ns: int,
     max_steps: int,
+    needed: Sequence[bool] | None = None,
 ) -> Ticks:
     """Return the ticks of a recording.
 
@@ -126,25 +117,51 @@ def align(
         episode, spans: from `episodes_by_marker` or `episodes_by_gap`.
         period_ns: control period [ns]; gap_ns: a longer pause between two commands ends an episode.
         max_steps: later commands of an episode are no ticks.
+        needed: of each label, whether a command without it is no tick; None means of all.
     """
     count = len(commands.time)
+    place = np.arange(count) - np.searchsorted(episode, episode)
+    allowed = (episode >= 0) & (place < max_steps)
+    bounds = spans[np.maximum(episode, 0)]
+    parts = []
+    for first in range(0, max(count, 1), COMMANDS_AT_ONCE):
+        # Whether a command is a tick depends on the next one, and whether it ends a stretch on the one after that.
+        window = slice(first, first + COMMANDS_AT_ONCE + 2)
+        here = Track(commands.time[window], commands.rank[window], commands.order[window])
+        part = _align(
+            here, sensors, labels, episode[window], bounds[window], allowed[window], period_ns, gap_ns,
+            needed or [True] * len(labels),
+        )  # fmt: skip
+        inside = part.command < COMMANDS_AT_ONCE
+        parts.append(part.rows(inside, first))
+    return Ticks.concatenate(parts)
+
+
+def _align(
+    commands: Track,
+    sensors: Sequence[tuple[Track, int]],
+    labels: Sequence[Track],
+    episode: np.ndarray,
+    bounds: np.ndarray,
+    allowed: np.ndarray,
+    period_ns: int,
+    gap_ns: int,
+    needed: Sequence[bool],
+) -> Ticks:
+    """Return the ticks of a stretch of commands; bounds: (N, 2), span of each command's episode."""
     same_episode = np.append(episode[1:] == episode[:-1], False)
     follows = same_episode & (np.append(np.diff(commands.time), FAR_FUTURE_NS) <= gap_ns)
-    known = episode >= 0
-    begin, end = spans[np.maximum(episode, 0)].T
-    place = np.arange(count) - np.searchsorted(episode, episode)
-    valid = known & (place < max_steps)
-
+    begin, end = bounds.T
     state = [np.searchsorted(track.rank, commands.rank) - 1 for track, _ in sensors]
-    fresh = valid.copy()
+    fresh = allowed.copy()
     for (track, max_age_ns), index in zip(sensors, state, strict=True):
         at = track.time[np.maximum(index, 0)]
-        fresh &= (index >= 0) & (commands.time - at <= max_age_ns) & (at >= begin)
+        fresh &= (index >= 0) & is_fresh(commands.time, at, max_age_ns) & (at >= begin)
 
     continues = follows & np.append(fresh[1:], False)
     horizon = np.minimum(commands.time + period_ns + period_ns // 2, end - 1)
     tail = [np.searchsorted(track.time, horizon, side="right") - 1 for track, _ in sensors]
-    newer = np.zeros(count, bool)
+    newer = np.zeros(len(commands.time), bool)
     for index, late in zip(state, tail, strict=True):
         newer |= late > index
     next_state = [
@@ -155,9 +172,14 @@ def align(
 
     following = np.append(commands.rank[1:], np.iinfo(np.int64).max)
     found = [np.searchsorted(track.rank, commands.rank, side="right") for track in labels]
-    for track, index in zip(labels, found, strict=True):
+    for number, track in enumerate(labels):
+        index = found[number]
         exists = index < len(track.rank)
-        valid &= exists & (track.rank[np.minimum(index, len(track.rank) - 1)] < following) if len(track.rank) else False
+        if len(track.rank):
+            exists &= track.rank[np.minimum(index, len(track.rank) - 1)] < following
+        if needed[number]:
+            valid &= exists
+        found[number] = np.where(exists, index, -1)
 
     keep = np.flatnonzero(valid)
     joined = continues & np.append(valid[1:], False)

@@ -2,109 +2,50 @@
 
     requests = [TopicRequest("odom", "nav_msgs/msg/Odometry", ("pose.pose.position.x",))]
     messages = read_topics("logs/day_1", requests)["odom"]
-    messages.columns["pose.pose.position.x"]              # (N,) float64
+    messages.columns["pose.pose.position.x"]              # (N,), as the messages have them
 
-MCAP and sqlite3, split over files or not, compressed or not. Topics that nobody asks for are not decoded, so they may
-have types that are not known here. Anything damaged is a DataError that names the bag.
+MCAP and sqlite3, split over files or not, compressed or not, with metadata.yaml or a single file without. Topics that
+nobody asks for are counted but not decoded, so they may have types that are not known here. Anything damaged is a
+DataError that names the bag, and so is a bag with fewer or more messages than it says itself.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from operator import attrgetter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import apsw
 import numpy as np
-from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader, ReaderError
 from rosbags.rosbag2.reader import zstd
-from rosbags.serde import SerdeError
-from rosbags.typesys import TypesysError
 from rosbags.typesys.store import Typestore
 
-from saferule_core.data.columns import raw_value_getter
-from saferule_core.data.message_types import typestore_of
+from saferule_core.data.bag_files import BagFiles, damaged, find_bag, opened
+from saferule_core.data.column_store import ColumnFolder
+from saferule_core.data.message_types import TYPE_ERRORS, Definitions, load_definitions, types_of
+from saferule_core.data.reading import USUAL, ReadOptions
+from saferule_core.data.storage import LARGEST_MESSAGE, Block, Channel, Damaged, StorageFile
+from saferule_core.data.topic_columns import Messages, TopicColumns, TopicRequest
 from saferule_core.errors import DataError, SpecError
-from saferule_core.fields import FieldPath
 
-# What rosbags and its decompressors raise on damaged files, as found by damaging files at random places.
-DAMAGE = (
-    ReaderError, SerdeError, TypesysError, apsw.Error, zstd.ZstdError, struct.error, RuntimeError, ValueError,
-    TypeError, KeyError, IndexError, AttributeError, AssertionError, OverflowError, MemoryError, EOFError, OSError,
-)  # fmt: skip
-_REPORT_EVERY = 5000
+__all__ = ["BagTopics", "Messages", "TopicRequest", "read_bag_topics", "read_topics"]
+
+Topics = Mapping[tuple[str, str], int | None]
+"""(name, type) of the topics of a bag -> how many messages it says that they have."""
 
 
 @dataclass(frozen=True)
-class TopicRequest:
-    """Fields of a topic to read. A topic that is not required may be missing from the bag."""
+class BagTopics:
+    """What was read of a bag: the messages of each topic, and notes on what a user of the data should know."""
 
-    topic: str
-    type: str
-    fields: tuple[str, ...]
-    required: bool = True
-
-
-@dataclass
-class Messages:
-    """N messages of a topic in the order of arrival.
-
-    logged: (N,) int64, when each was recorded [ns]. stamped: (N,) int64, its header's stamp [ns], 0 where it has none.
-    arrival: (N,) int64, its place among all messages that were read from the bag.
-    columns: field path -> values, an array (N,) or (N, k) of numbers, or a list of anything else.
-    """
-
-    logged: np.ndarray
-    stamped: np.ndarray
-    arrival: np.ndarray
-    columns: dict[str, Any]
-
-    def __len__(self) -> int:
-        return len(self.logged)
-
-
-@dataclass
-class _Collector:
-    """Gathers the messages of one topic while the bag is read."""
-
-    request: TopicRequest
-    decode: Callable[[bytes, str], object]
-    values_of: Callable[[object], tuple] | None = None
-    stamp_of: Callable[[object], tuple[int, int]] | None = None
-    logged: list[int] = field(default_factory=list)
-    stamps: list[int] = field(default_factory=list)
-    arrival: list[int] = field(default_factory=list)
-    rows: list[tuple] = field(default_factory=list)
-
-    def add(self, logged: int, data: bytes, arrival: int) -> None:
-        message = self.decode(data, self.request.type)
-        if self.values_of is None:
-            getters = [raw_value_getter(FieldPath.parse(path), message) for path in self.request.fields]
-            self.values_of = lambda sample: tuple(getter(sample) for getter in getters)
-            stamp = next((s for s in ("header.stamp", "stamp") if _has(message, f"{s}.nanosec")), None)
-            self.stamp_of = attrgetter(f"{stamp}.sec", f"{stamp}.nanosec") if stamp else lambda _: (0, 0)
-        seconds, nanoseconds = self.stamp_of(message)
-        self.logged.append(logged)
-        self.stamps.append(seconds * 1_000_000_000 + nanoseconds)
-        self.arrival.append(arrival)
-        self.rows.append(self.values_of(message))
-
-    def messages(self) -> Messages:
-        columns = dict(zip(self.request.fields, zip(*self.rows, strict=True), strict=True)) if self.rows else {}
-        return Messages(
-            np.array(self.logged, np.int64),
-            np.array(self.stamps, np.int64),
-            np.array(self.arrival, np.int64),
-            {path: _column(values) for path, values in columns.items()},
-        )
+    messages: dict[str, Messages]
+    notes: tuple[str, ...]
 
 
 def read_topics(
-    path: str | Path, requests: Sequence[TopicRequest], report: Callable[[float], None] = lambda _: None
+    path: str | Path,
+    requests: Sequence[TopicRequest],
+    report: Callable[[float], None] = lambda _: None,
+    options: ReadOptions = USUAL,
 ) -> dict[str, Messages]:
     """Return the messages of every requested topic that the bag has, by the topic's name in the request.
 
@@ -115,52 +56,176 @@ def read_topics(
         report: called now and then with the fraction of the bag that was read; what it raises ends the reading.
 
     Raises:
-        DataError: there is no bag, it is damaged, it lacks a required topic, or a topic has another type or fields.
+        DataError: there is no bag, it is damaged or not complete, it lacks a required topic, or a topic has another
+            type or fields.
     """
-    path, requests = Path(path), _merged(requests)
-    reader = _open(path)
-    try:
-        chosen = _choose_connections(path, reader.connections, requests)
-        typestore = _types(path, [connection for group in chosen.values() for connection in group])
-        wanted = [request for request in requests if request.topic in chosen]
-        collectors = {request.topic: _Collector(request, typestore.deserialize_cdr) for request in wanted}
-        owner = {id(connection): collectors[topic] for topic, group in chosen.items() for connection in group}
-        _read_all(path, reader, [c for group in chosen.values() for c in group], owner, report)
-        return {topic: collector.messages() for topic, collector in collectors.items()}
-    finally:
-        reader.close()
+    return read_bag_topics(path, requests, report, options).messages
 
 
-def _open(path: Path) -> Reader:
-    if not path.exists():
-        raise DataError(f"{path}: expected a rosbag2 bag (a directory with metadata.yaml), found no such path")
-    if path.is_dir() and not (path / "metadata.yaml").exists():
-        found = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing in it"
-        raise DataError(f"{path}: expected a rosbag2 bag (a directory with metadata.yaml), found {found}")
-    try:
-        reader = Reader(path)
-        reader.open()
-    except DAMAGE as error:
-        raise _damaged(path, error) from error
-    return reader
+def read_bag_topics(
+    path: str | Path,
+    requests: Sequence[TopicRequest],
+    report: Callable[[float], None] = lambda _: None,
+    options: ReadOptions = USUAL,
+) -> BagTopics:
+    """Do the same as `read_topics`, with notes."""
+    bag = find_bag(Path(path), options)
+    with ColumnFolder() as columns:
+        return _Reading(bag, _merged(requests), report, options, columns).read()
 
 
-def _damaged(path: Path, error: BaseException) -> DataError:
-    reason = str(error).strip() or type(error).__name__
-    return DataError(f"{path}: expected a readable rosbag2 bag (MCAP or sqlite3), found it damaged: {reason}")
+class _Reading:
+    """One bag being read."""
+
+    def __init__(
+        self,
+        bag: BagFiles,
+        requests: Sequence[TopicRequest],
+        report: Callable[[float], None],
+        options: ReadOptions,
+        folder: ColumnFolder,
+    ) -> None:
+        self._bag, self._requests, self._report, self._options = bag, requests, report, options
+        self._definitions: Definitions = load_definitions(options.message_types)
+        self._folder = folder
+        self._notes = list(bag.notes)
+        self._chosen: dict[str, TopicRequest] = {}
+        self._columns: dict[str, TopicColumns] = {}
+        self._arrival = self._walked = 0
+
+    def read(self) -> BagTopics:
+        """Read all files of the bag."""
+        bag, tolerant = self._bag, self._options.tolerate_truncated
+        if bag.metadata is not None:
+            self._choose(bag.metadata.counts)
+        sizes = [file.stat().st_size for file in bag.files]
+        for number, file in enumerate(bag.files):
+            done, share = sum(sizes[:number]) / max(sum(sizes), 1), sizes[number] / max(sum(sizes), 1)
+            self._report(done)
+            try:
+                with opened(file, bag, tolerant) as storage:
+                    if bag.metadata is None:
+                        self._choose(_topics_of(storage.channels.values()))
+                    self._read_file(storage, lambda part, d=done, s=share: self._report(min(d + s * part, 1.0)))
+            except (Damaged, OSError, MemoryError) as error:
+                unknown = bag.metadata is None and not self._columns
+                if not tolerant or unknown or isinstance(error, MemoryError):
+                    raise damaged(bag.path, error) from error
+                self._notes.append(f"{file.name}: {error}")
+        self._check_complete()
+        return BagTopics({topic: columns.finish() for topic, columns in self._columns.items()}, tuple(self._notes))
+
+    def _choose(self, topics: Topics) -> None:
+        """Decide which recorded topics are read."""
+        self._chosen = _choose_topics(self._bag.path, topics, self._requests)
+        self._columns = {request.topic: TopicColumns(request, self._folder) for request in self._chosen.values()}
+
+    def _read_file(self, storage: StorageFile, report: Callable[[float], None]) -> None:
+        mine = {key: channel for key, channel in storage.channels.items() if channel.topic in self._chosen}
+        types = self._types(mine.values()) if mine else None
+        failed: Damaged | None = None
+        blocks = storage.blocks(mine)
+        while True:
+            try:
+                block = next(blocks, None)
+                if block is not None and self._bag.messages_packed:
+                    block = _unpacked_messages(block)
+            except Damaged as error:
+                block, failed = None, error
+            if block is None:
+                break
+            report(storage.fraction)
+            self._take(block, mine, types)
+        self._walked += sum(storage.seen.values())
+        if failed is not None:
+            raise failed
+        self._check_file(storage)
+
+    def _take(self, block: Block, mine: Mapping[int, Channel], types: Typestore) -> None:
+        """Hand the messages of a block to their topics."""
+        by_topic: dict[str, list[int]] = {}
+        for key, channel in mine.items():
+            by_topic.setdefault(channel.topic, []).append(key)
+        for topic, keys in by_topic.items():
+            rows = np.flatnonzero(np.isin(block.channel, keys) if len(keys) > 1 else block.channel == keys[0])
+            if not len(rows):
+                continue
+            try:
+                self._columns[self._chosen[topic].topic].add(block, rows, types, self._arrival)
+            except (SpecError, DataError) as error:
+                raise DataError(f"{self._bag.path}: topic {topic}: {error}") from error
+        self._arrival += len(block)
+
+    def _types(self, channels: Iterable[Channel]) -> Typestore:
+        """Return the types of `channels`."""
+        channels = list(channels)
+        for channel in channels:
+            wanted = self._chosen[channel.topic].type
+            if channel.type != wanted:
+                raise DataError(
+                    f"{self._bag.path}: topic {channel.topic}: expected messages of type {wanted}, found {channel.type}"
+                )
+            if channel.encoding != "cdr":
+                raise DataError(
+                    f"{self._bag.path}: topic {channel.topic}: expected messages serialized as cdr, "
+                    f"found {channel.encoding!r}"
+                )
+        try:
+            store = types_of(((channel.type, channel.definition) for channel in channels), self._definitions)
+        except TYPE_ERRORS as error:
+            raise damaged(self._bag.path, error) from error
+        for channel in channels:
+            if channel.type not in store.fielddefs:
+                raise DataError(
+                    f"{self._bag.path}: topic {channel.topic}: expected a bag that defines its message types, "
+                    f"found no definition of {channel.type}; name its .msg file or package (--message-types)"
+                )
+        return store
+
+    def _check_file(self, storage: StorageFile) -> None:
+        """Compare what a file has with what its own summary says."""
+        if storage.promised is None:
+            return
+        for key in sorted({*storage.promised, *storage.seen}):
+            wanted, found = storage.promised.get(key, 0), storage.seen.get(key, 0)
+            if wanted != found:
+                topic = storage.channels[key].topic if key in storage.channels else f"channel {key}"
+                self._complain(f"topic {topic}", wanted, found, "the summary of its file")
+
+    def _check_complete(self) -> None:
+        """Compare what was read with what metadata.yaml says."""
+        if self._bag.metadata is None:
+            return
+        for topic, request in self._chosen.items():
+            wanted = self._bag.metadata.counts[(topic, request.type)]
+            if wanted != len(self._columns[request.topic]):
+                self._complain(f"topic {topic}", wanted, len(self._columns[request.topic]), "its metadata")
+        if self._bag.metadata.messages != self._walked:
+            self._complain("all topics", self._bag.metadata.messages, self._walked, "its metadata")
+
+    def _complain(self, what: str, wanted: int, found: int, source: str) -> None:
+        text = f"{what}: expected {wanted} messages, as {source} says, found {found}"
+        if not self._options.tolerate_truncated:
+            raise DataError(
+                f"{self._bag.path}: {text}; it is not complete (--tolerate-truncated reads what is there all the same)"
+            )
+        self._notes.append(text)
 
 
-def _choose_connections(
-    path: Path, connections: Iterable[Connection], requests: Sequence[TopicRequest]
-) -> dict[str, list[Connection]]:
-    """Return requested topic -> the connections that carry it."""
-    by_topic: dict[str, list[Connection]] = {}
-    for connection in connections:
-        by_topic.setdefault(connection.topic, []).append(connection)
-    listing = ", ".join(f"{topic} ({group[0].msgtype})" for topic, group in sorted(by_topic.items())) or "no topics"
-    chosen, missing = {}, []
+def _topics_of(channels: Iterable[Channel]) -> Topics:
+    return {(channel.topic, channel.type): None for channel in channels}
+
+
+def _choose_topics(path: Path, topics: Topics, requests: Sequence[TopicRequest]) -> dict[str, TopicRequest]:
+    """Return recorded topic -> the request that it answers."""
+    types: dict[str, list[str]] = {}
+    for name, kind in topics:
+        types.setdefault(name, []).append(kind)
+    listing = ", ".join(f"{name} ({kinds[0]})" for name, kinds in sorted(types.items())[:50]) or "no topics"
+    chosen: dict[str, TopicRequest] = {}
+    missing = []
     for request in requests:
-        names = _matching(request.topic, by_topic)
+        names = _matching(request.topic, types)
         if len(names) > 1:
             raise DataError(
                 f"{path}: topic {request.topic}: expected one topic of that name, found {', '.join(names)}; "
@@ -169,10 +234,13 @@ def _choose_connections(
         if not names:
             missing.extend([request.topic] if request.required else [])
             continue
-        wrong = [connection.msgtype for connection in by_topic[names[0]] if connection.msgtype != request.type]
+        wrong = [kind for kind in types[names[0]] if kind != request.type]
         if wrong:
             raise DataError(f"{path}: topic {names[0]}: expected messages of type {request.type}, found {wrong[0]}")
-        chosen[request.topic] = by_topic[names[0]]
+        if names[0] in chosen:
+            both = f"{chosen[names[0]].topic} and {request.topic}"
+            raise DataError(f"{path}: topic {names[0]}: expected one name for it in the description, found {both}")
+        chosen[names[0]] = request
     if missing:
         raise DataError(f"{path}: expected the topics {', '.join(missing)}, found {listing}")
     return chosen
@@ -187,52 +255,23 @@ def _matching(topic: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if name.endswith(f"/{topic}")]
 
 
-def _types(path: Path, connections: Sequence[Connection]) -> Typestore:
-    """Return the types of `connections`."""
-    try:
-        store = typestore_of(connections)
-    except DAMAGE as error:
-        raise _damaged(path, error) from error
-    for connection in connections:
-        if connection.msgtype not in store.fielddefs:
-            raise DataError(
-                f"{path}: topic {connection.topic}: expected a bag that defines its message types, "
-                f"found no definition of {connection.msgtype}"
-            )
-    return store
-
-
-def _read_all(
-    path: Path,
-    reader: Reader,
-    connections: list[Connection],
-    owner: dict[int, _Collector],
-    report: Callable[[float], None],
-) -> None:
-    """Feed all messages of `connections` to their collectors."""
-    if not connections:
-        return
-    total, arrival = sum(connection.msgcount for connection in connections), 0
-    messages = iter(reader.messages(connections))
-    while True:
-        if arrival % _REPORT_EVERY == 0:
-            report(min(arrival / max(total, 1), 1.0))
+def _unpacked_messages(block: Block) -> Block:
+    """Return a block whose messages were compressed one by one (zstd)."""
+    pieces, total = [], 0
+    raw = memoryview(np.ascontiguousarray(block.data))
+    for start, size in zip(block.start.tolist(), block.size.tolist(), strict=True):
         try:
-            connection, logged, data = next(messages)
-        except StopIteration:
-            break
-        except DAMAGE as error:
-            raise _damaged(path, error) from error
-        collector = owner[id(connection)]
-        try:
-            collector.add(logged, data, arrival)
-        except SpecError as error:
-            raise DataError(f"{path}: topic {connection.topic}: {error}") from error
-        except DAMAGE as error:
-            raise _damaged(path, error) from error
-        arrival += 1
-    if arrival < total:
-        raise DataError(f"{path}: expected {total} messages, as its metadata says, found {arrival}; it is not complete")
+            unpacker = zstd.ZstdDecompressor()
+            piece = unpacker.decompress(raw[start : start + size], LARGEST_MESSAGE)
+        except zstd.ZstdError as error:
+            raise Damaged(f"expected a message in zstd, found: {error}") from error
+        total += len(piece)
+        if not unpacker.eof or total > 4 * LARGEST_MESSAGE:
+            raise Damaged(f"expected a whole message in zstd of at most {LARGEST_MESSAGE} bytes, found another")
+        pieces.append(piece)
+    sizes = np.fromiter(map(len, pieces), np.int64, len(pieces))
+    data = np.frombuffer(b"".join(pieces), np.uint8)
+    return Block(data, np.cumsum(sizes) - sizes, sizes, block.channel, block.logged)
 
 
 def _merged(requests: Sequence[TopicRequest]) -> list[TopicRequest]:
@@ -244,20 +283,3 @@ def _merged(requests: Sequence[TopicRequest]) -> list[TopicRequest]:
         required = before.required or request.required
         merged[request.topic] = TopicRequest(request.topic, request.type, fields, required)
     return list(merged.values())
-
-
-def _has(message: object, path: str) -> bool:
-    try:
-        attrgetter(path)(message)
-    except AttributeError:
-        return False
-    return True
-
-
-def _column(values: tuple) -> Any:
-    if isinstance(values[0], str):
-        return list(values)
-    try:
-        return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        return list(values)

@@ -1,14 +1,13 @@
 """One rosbag2 bag becomes transitions, through a RobotSpec.
 
     part = read_bag("logs/day_1", spec)
-    part.transitions, part.episode_names
+    part.transitions, part.episode_names, part.labels, part.notes
 
 See `alignment` for which command is a step, and what belongs to it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,130 +15,237 @@ from typing import Literal
 
 import numpy as np
 
-from saferule_core.data.alignment import Ticks, align, common_clock, episodes_by_gap, episodes_by_marker
-from saferule_core.data.bag_file import TopicRequest, read_topics
+from saferule_core.data.alignment import Ticks, align, episodes_by_gap, episodes_by_marker
+from saferule_core.data.bag_file import TopicRequest, read_bag_topics
+from saferule_core.data.clocks import Track, clock_jumps, common_clock, other_clock
+from saferule_core.data.column_cache import read_through_cache
+from saferule_core.data.column_store import release
 from saferule_core.data.columns import physical_of_columns
+from saferule_core.data.label_check import LabelCheck, compare_labels
+from saferule_core.data.reading import USUAL, ReadOptions
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import DataError
+from saferule_core.freshness import max_ages_ns
 from saferule_core.spec import RobotSpec
 from saferule_core.spec_schema import ActionChannel, FieldSource, Signal
 
 SHORTEST_GAP_NS = 1_000_000_000
 GAP_PERIODS = 3
+ROWS_AT_ONCE = 1 << 16
 
-CostSource = Literal["recomputed", "logged"]
+LabelSource = Literal["recomputed", "logged"]
 
 
 @dataclass(frozen=True)
 class BagPart:
-    """The transitions of one bag, the names of its episodes, and how many commands it has (not all are steps)."""
+    """The transitions of one bag, the names of its episodes, and how many commands it has (not all are steps).
+
+    labels: how the log's own labels compare with what the sensors say. notes: what a user of the data should know.
+    """
 
     transitions: Transitions
     episode_names: tuple[str, ...]
     commands: int
+    labels: tuple[LabelCheck, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read_bag(
     path: str | Path,
     spec: RobotSpec,
-    cost: CostSource = "recomputed",
+    cost: LabelSource = "recomputed",
     report: Callable[[float], None] = lambda _: None,
+    reward: LabelSource = "logged",
+    options: ReadOptions = USUAL,
 ) -> BagPart:
     """Return what a bag holds; see `bags.read_bags` for arguments and errors. `report` gets the fraction done."""
-    return _Recording(path, spec, cost, report).part()
+    try:
+        return _Recording(path, spec, cost, reward, report, options).part()
+    except DataError as error:
+        if str(error).startswith(f"{path}"):
+            raise
+        raise DataError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Label:
+    """A label in the log. trusted: it is used as it is; else it is compared with what is computed."""
+
+    name: str
+    source: FieldSource
+    trusted: bool
 
 
 class _Recording:
     """The columns of one bag on one clock."""
 
-    def __init__(self, path: str | Path, spec: RobotSpec, cost: CostSource, report: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        spec: RobotSpec,
+        cost: LabelSource,
+        reward: LabelSource,
+        report: Callable[[float], None],
+        options: ReadOptions,
+    ) -> None:
         self._path, self._spec = path, spec
-        self._cost_label = spec.cost.logged if cost == "logged" else None
-        if cost == "logged" and self._cost_label is None:
+        if cost == "logged" and spec.cost.logged is None:
             raise DataError(f"{spec.source}: cost.logged: expected the topic of the cost label, found none")
-        self._messages = read_topics(path, self._requests(), report)
-        self._tracks = dict(zip(self._messages, common_clock(list(self._messages.values())), strict=True))
+        if reward == "recomputed" and not spec.computes_reward:
+            raise DataError(f"{spec.source}: reward: expected an expression or a function to compute it, found none")
+        read = read_bag_topics if options.cache is None else read_through_cache
+        topics = read(path, self._requests(cost == "logged"), report, options)
+        self._messages, self._notes = topics.messages, list(topics.notes)
         for topic in {**spec.sensor_topics, **spec.command_topics}:
             if not len(self._messages[topic]):
                 raise DataError(f"{path}: topic {topic}: expected messages, found none")
-        reward = spec.reward.topic
-        self._reward_label = reward if reward is not None and len(self._messages.get(reward.topic, ())) else None
-        if self._reward_label is None and not spec.computes_reward:
-            raise DataError(f"{path}: topic {reward.topic}: expected messages with the reward, found none")
+        self._gap_ns = max(SHORTEST_GAP_NS, GAP_PERIODS * spec.period_ns)
+        self._max_ages = max_ages_ns(spec)
+        pause = 2 * max(self._gap_ns, *self._max_ages.values())
+        self._tracks = dict(zip(self._messages, common_clock(list(self._messages.values()), pause), strict=True))
+        self._note_clocks()
+        for messages in self._messages.values():
+            release(messages.logged, messages.stamped, messages.arrival)
+        self._labels = list(self._usable_labels(cost, reward))
+        if not spec.computes_reward and not any(label.name == "reward" for label in self._labels):
+            raise DataError(f"{path}: topic {spec.reward.topic.topic}: expected messages with the reward, found none")
 
-    def _requests(self) -> list[TopicRequest]:
+    def _requests(self, needs_cost: bool) -> list[TopicRequest]:
         spec = self._spec
         requests = [TopicRequest(s.topic, s.type, (s.field,)) for s in spec.source_signals()]
         requests += [TopicRequest(c.topic, c.type, (c.field,)) for c in spec.action]
-        more = ((spec.episode.marker, False), (spec.reward.topic, not spec.computes_reward), (self._cost_label, True))
+        more = (
+            (spec.episode.marker, False), (spec.reward.topic, not spec.computes_reward), (spec.cost.logged, needs_cost)
+        )  # fmt: skip
         requests += [TopicRequest(s.topic, s.type, (s.field,), required) for s, required in more if s is not None]
         return requests
 
+    def _usable_labels(self, cost: LabelSource, reward: LabelSource) -> list[_Label]:
+        spec = self._spec
+        found = []
+        for name, source, trusted in (
+            ("reward", spec.reward.topic, reward == "logged"), ("cost", spec.cost.logged, cost == "logged")
+        ):  # fmt: skip
+            there = source is not None and len(self._messages.get(source.topic, ()))
+            if there or (trusted and name == "cost"):
+                found.append(_Label(name, source, trusted))
+        return found
+
+    def _note_clocks(self) -> None:
+        """Say by which clocks messages were put in order."""
+        plain = [topic for topic, messages in self._messages.items() if not np.all(messages.stamped > 0)]
+        if plain:
+            self._notes.append(f"placed by their recording time, as they have no header stamp: {', '.join(plain)}")
+        if any(other_clock(messages.logged, messages.stamped) for messages in self._messages.values()):
+            self._notes.append("recorded by another clock than that of the header stamps")
+        jumps = len(clock_jumps(list(self._messages.values())))
+        if jumps:
+            self._notes.append(f"the clock was set back ({jumps} places where a topic shows it); cut there")
+        for topic, messages in self._messages.items():
+            late = int((np.diff(messages.stamped[messages.stamped > 0]) < 0).sum())
+            if late:
+                self._notes.append(f"topic {topic}: {late} messages out of order, put in order by their stamps")
+
     def part(self) -> BagPart:
         """Return transitions and bookkeeping."""
+        commands = self._tracks[self._spec.action[0].topic]
+        episode, spans, names = self._episodes(commands)
+        return self._assemble(self._ticks(commands, episode, spans), names, len(commands.time))
+
+    def _ticks(self, commands: Track, episode: np.ndarray, spans: np.ndarray) -> Ticks:
         spec = self._spec
-        commands = self._tracks[spec.action[0].topic]
-        gap_ns = max(SHORTEST_GAP_NS, GAP_PERIODS * spec.period_ns)
-        episode, spans, names = self._episodes(gap_ns)
-        labels = [label for label in (self._reward_label, self._cost_label) if label is not None]
-        ticks = align(
+        return align(
             commands,
-            [(self._tracks[topic], self._max_age_ns(topic)) for topic in spec.sensor_topics],
-            [self._tracks[label.topic] for label in labels],
+            [(self._tracks[topic], self._max_ages[topic]) for topic in spec.sensor_topics],
+            [self._tracks[label.source.topic] for label in self._labels],
             episode,
             spans,
             period_ns=spec.period_ns,
-            gap_ns=gap_ns,
+            gap_ns=self._gap_ns,
             max_steps=spec.episode.max_steps,
+            needed=[label.trusted for label in self._labels],
         )
-        state, following = self._physical(ticks.state), self._physical(ticks.next_state)
-        command = self._command(ticks.command)
-        logged = [self._values(label, index) for label, index in zip(labels, ticks.labels, strict=True)]
-        rewards = logged[0] if self._reward_label else spec.step_reward(following, state, command)
-        costs = logged[-1] if self._cost_label else spec.step_cost(following, state, command)
-        rows = {
-            "observations": spec.observe(state),
-            "actions": spec.normalise_action(command),
-            "rewards": np.broadcast_to(rewards, len(ticks.command)),
-            "costs": np.broadcast_to(costs, len(ticks.command)),
-            "next_observations": spec.observe(following),
-        }
-        return self._assemble(rows, np.asarray(spec.ends(following), bool), ticks, names)
 
-    def _assemble(self, rows: dict[str, np.ndarray], terminated: np.ndarray, ticks: Ticks, names: list[str]) -> BagPart:
-        """Leave out steps with values that are not finite, mark the ends of episodes, and name them."""
-        total = len(self._tracks[self._spec.action[0].topic].time)
-        finite = np.ones(len(ticks.command), bool)
-        for values in rows.values():
-            finite &= np.isfinite(values.reshape(len(values), math.prod(values.shape[1:]))).all(axis=1)
+    def _assemble(self, ticks: Ticks, names: list[str], commands: int) -> BagPart:
+        """Compute all steps, some at a time; leave out those with values that are not finite, and name episodes."""
+        count = len(ticks.command)
+        rows: dict[str, np.ndarray] = {}
+        for begin in range(0, count, ROWS_AT_ONCE):
+            part = slice(begin, min(begin + ROWS_AT_ONCE, count))
+            for name, values in self._steps(ticks, part).items():
+                if name not in rows:
+                    rows[name] = np.empty((count, *values.shape[1:]), values.dtype)
+                rows[name][part] = values
+            for messages in self._messages.values():
+                release(*messages.columns.values())
+        finite = rows.pop("finite", np.zeros(0, bool))
         if not finite.any():
             raise DataError(
                 f"{self._path}: expected at least one complete step of an episode (its marker, fresh and finite "
-                f"sensors, a command, newer sensors, labels), found none among {total} commands"
+                f"sensors, a command, newer sensors, labels), found none among {commands} commands"
             )
-        ends = (ticks.ends | terminated | ~np.append(finite[1:], False))[finite]
-        data = Transitions(
-            **{name: values[finite] for name, values in rows.items()}, terminated=terminated[finite], episode_ends=ends
-        )
+        ends = (ticks.ends | rows["terminated"] | ~np.append(finite[1:], False))[finite]
+        if not finite.all():
+            for name in rows:  # one after the other: both versions of all of them may not fit into memory
+                rows[name] = rows[name][finite]
+        checks = [
+            compare_labels(label.name, rows.pop(f" {label.name}"), rows.pop(f" own {label.name}"), ends)
+            for label in self._labels
+            if f" own {label.name}" in rows
+        ]
+        data = Transitions(**rows, episode_ends=ends)
         episode = ticks.episode[finite][ends]
         piece = np.arange(len(episode)) - np.searchsorted(episode, episode)
-        labels = [names[e] if p == 0 else f"{names[e]}#{p + 1}" for e, p in zip(episode, piece, strict=True)]
-        return BagPart(data, tuple(labels), total)
+        titles = [names[e] if p == 0 else f"{names[e]}#{p + 1}" for e, p in zip(episode, piece, strict=True)]
+        return BagPart(data, tuple(titles), commands, tuple(checks), tuple(self._notes))
 
-    def _episodes(self, gap_ns: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    def _steps(self, ticks: Ticks, part: slice) -> dict[str, np.ndarray]:
+        """Return the arrays of some ticks; " cost" is a label and " own cost" what the sensors say."""
+        spec, count = self._spec, part.stop - part.start
+        measured, state = self._physical([index[part] for index in ticks.state])
+        _, following = self._physical([index[part] for index in ticks.next_state])
+        command = self._command(ticks.command[part])
+        own = {"cost": spec.step_cost(following, state, command)}
+        if spec.computes_reward:
+            own["reward"] = spec.step_reward(following, state, command)
+        own = {name: np.broadcast_to(np.asarray(values, np.float64), count) for name, values in own.items()}
+        used, rows = dict(own), {}
+        for label, index in zip(self._labels, ticks.labels, strict=True):
+            said = self._values(label.source, np.maximum(index[part], 0)).astype(np.float64)
+            said = np.where(index[part] >= 0, said, np.nan)
+            if label.trusted:
+                used[label.name] = said
+            if label.name in own:
+                rows |= {f" {label.name}": said, f" own {label.name}": own[label.name]}
+        rows |= {
+            "observations": spec.observe(state),
+            "actions": spec.normalise_action(command),
+            "rewards": used["reward"].astype(np.float32),
+            "costs": used["cost"].astype(np.float32),
+            "next_observations": spec.observe(following),
+            "terminated": np.broadcast_to(np.asarray(spec.ends(following), bool), count),
+        }
+        finite = np.ones(count, bool)
+        # What is measured is looked at before a feature's clip, which would hide an infinite value.
+        for values in (*(scope[name] for scope in (state, following) for name in measured), *command.values()):
+            finite &= np.isfinite(values)
+        for name in ("observations", "actions", "rewards", "costs", "next_observations"):
+            finite &= np.isfinite(rows[name]).reshape(count, -1).all(axis=1)
+        return {**rows, "finite": finite}
+
+    def _episodes(self, commands: Track) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Return per command its episode, the spans of the episodes, and their names."""
-        commands, marker = self._tracks[self._spec.action[0].topic], self._spec.episode.marker
+        marker = self._spec.episode.marker
         if marker is not None and len(self._messages.get(marker.topic, ())):
             track = self._tracks[marker.topic]
             column = self._messages[marker.topic].columns[marker.field]
             values = [str(column[index]) for index in track.order]
             names = [value for i, value in enumerate(values) if i == 0 or value != values[i - 1]]
             return *episodes_by_marker(commands, track, values), names
-        episode, spans = episodes_by_gap(commands, gap_ns, self._spec.episode.max_steps)
+        if marker is not None:
+            self._notes.append(f"no episode markers on topic {marker.topic}: pauses and max_steps separate episodes")
+        episode, spans = episodes_by_gap(commands, self._gap_ns, self._spec.episode.max_steps)
         return episode, spans, [f"part_{number}" for number in range(len(spans))]
-
-    def _max_age_ns(self, topic: str) -> int:
-        return round(1e9 * min(s.max_age for s in self._spec.source_signals() if s.topic == topic))
 
     def _values(self, source: FieldSource | Signal | ActionChannel, index: np.ndarray) -> np.ndarray:
         """Return the numbers in a field for indices into its topic's track."""
@@ -149,8 +255,8 @@ class _Recording:
             raise DataError(f"{where}: expected numbers, found {column[0]!r}")
         return column[self._tracks[source.topic].order[index]]
 
-    def _physical(self, indices: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """Return all signals for indices into the tracks of the sensor topics."""
+    def _physical(self, indices: Sequence[np.ndarray]) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+        """Return what was measured, and all signals, for indices into the tracks of the sensor topics."""
         by_topic = dict(zip(self._spec.sensor_topics, indices, strict=True))
         columns = {s.name: self._values(s, by_topic[s.topic]) for s in self._spec.source_signals()}
         try:
@@ -161,12 +267,22 @@ class _Recording:
     def _command(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Return the commands of ticks, given as indices into the first command topic: channel -> (K,) command units.
 
-        Other command topics speak in the same tick, maybe a little later.
+        Other command topics speak in the same tick, maybe a little later, or their last command holds for as long as
+        an episode goes on without one; NaN where there is none.
         """
         first = self._spec.action[0].topic
-        until = self._tracks[first].time[index] + self._spec.period_ns // 2
+        now = self._tracks[first].time[index]
         command = {}
         for channel in self._spec.action:
-            latest = np.searchsorted(self._tracks[channel.topic].time, until, side="right") - 1
-            command[channel.name] = self._values(channel, index if channel.topic == first else np.maximum(latest, 0))
+            rows, sent = index, np.ones(len(index), bool)
+            if channel.topic != first:
+                times = self._tracks[channel.topic].time
+                rows = np.searchsorted(times, now + self._spec.period_ns // 2, side="right") - 1
+                sent, rows = rows >= 0, np.maximum(rows, 0)
+                sent &= now - times[rows] <= self._gap_ns
+            values = self._values(channel, rows).astype(np.float64)
+            if values.ndim != 1:
+                where = f"{self._path}: topic {channel.topic}: {channel.field}"
+                raise DataError(f"{where}: expected one number, found {values.shape[1]}")
+            command[channel.name] = np.where(sent, values, np.nan)
         return command

@@ -9,18 +9,24 @@ Topics may lie under a namespace: the description's "odom" is the bag's /odom or
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from saferule_core.data.bag_reader import CostSource, read_bag
+from saferule_core.data.bag_reader import LabelSource, read_bag
 from saferule_core.data.bag_writer import write_bags
+from saferule_core.data.label_check import LabelCheck
+from saferule_core.data.reading import USUAL, ReadOptions
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import DataError
 from saferule_core.progress import Progress, silent
 from saferule_core.spec import RobotSpec
 
-__all__ = ["BagContents", "BagRecord", "read_bags", "write_bags"]
+__all__ = ["BagContents", "BagRecord", "ReadOptions", "read_bags", "write_bags"]
+
+_log = logging.getLogger("saferule")
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,8 @@ class BagRecord:
     path: as it was given. first_episode, episode_names: its episodes in the transitions, and what their markers said
     ("part_0" and so on without markers; "episode_3#2" is what follows a gap in episode_3).
     steps: number of transitions. commands: number of recorded commands; `commands - steps` of them were no steps.
+    labels: how the log's own rewards and costs compare with what its sensors say, per episode.
+    notes: what a user of the data should know: clocks, messages out of order, what a damaged bag lacks.
     """
 
     path: str
@@ -37,6 +45,8 @@ class BagRecord:
     episode_names: tuple[str, ...]
     steps: int
     commands: int
+    labels: tuple[LabelCheck, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def episodes(self) -> range:
@@ -51,22 +61,45 @@ class BagContents:
     transitions: Transitions
     bags: tuple[BagRecord, ...]
 
+    def card(self) -> list[dict[str, Any]]:
+        """Return what a policy's card keeps of the bags it was learned from, as JSON-able facts."""
+        return [
+            {
+                "bag": Path(bag.path).name,
+                "episodes": len(bag.episode_names),
+                "steps": bag.steps,
+                "commands": bag.commands,
+                "notes": list(bag.notes),
+                "labels": {
+                    check.name: {"steps": int(check.labelled.sum()), "differing": int(check.differing.sum())}
+                    for check in bag.labels
+                },
+            }
+            for bag in self.bags
+        ]
+
 
 def read_bags(
     paths: Sequence[str | Path],
     spec: RobotSpec,
-    cost: CostSource = "recomputed",
+    cost: LabelSource = "recomputed",
     progress: Progress = silent,
+    *,
+    reward: LabelSource = "logged",
+    options: ReadOptions = USUAL,
 ) -> BagContents:
     """Read bags and return what a policy can learn from them.
 
-    Rewards are the logged ones where the description names a topic for them that the bag has, else they are computed.
-    Commands before the first episode marker of a bag belong to an episode that is not complete, and are left out.
+    Labels are compared with what is computed from the sensors, used or not; see `BagRecord.labels`. Commands before the
+    first episode marker of a bag belong to an episode that is not complete, and are left out.
 
     Args:
         paths: directories of bags, or their .mcap or .db3 files.
         cost: "recomputed" from the sensors; "logged" takes the label in the bag, which may be a lie.
         progress: called as phase "loading"; may raise `Cancelled`.
+        reward: "logged" takes the label where the description names a topic for it that the bag has, and computes it
+            elsewhere; "recomputed" never reads it.
+        options: of reading, for bags that are not complete, have types of their own, or are large.
 
     Raises:
         DataError: no bag is given, one is missing or damaged, lacks topics that are needed, has other types on them,
@@ -83,9 +116,14 @@ def read_bags(
         def report(fraction: float, index: int = index, name: str = name) -> None:
             progress("loading", (index + fraction) / len(paths), name)
 
-        part = read_bag(path, spec, cost, report)
+        part = read_bag(path, spec, cost, report, reward, options)
+        for note in part.notes if options.tolerate_truncated else ():
+            _log.warning("%s: %s", path, note)
         parts.append(part.transitions)
-        records.append(BagRecord(str(path), first_episode, part.episode_names, len(part.transitions), part.commands))
+        steps = len(part.transitions)
+        records.append(
+            BagRecord(str(path), first_episode, part.episode_names, steps, part.commands, part.labels, part.notes)
+        )
         first_episode += len(part.episode_names)
     progress("loading", 1.0, f"{first_episode} episodes")
     return BagContents(Transitions.concatenate(parts), tuple(records))

@@ -88,7 +88,7 @@ def transitions_of(logs: Sequence[EpisodeLog], spec: RobotSpec) -> Transitions:
 
 
 def _transitions(log: EpisodeLog, spec: RobotSpec) -> Transitions:
-    observations = spec.observe(physical_of_columns(spec, _columns(log, spec)))
+    observations = spec.observe(physical_of_columns(spec, _columns(log, spec))[1])
     last = np.arange(log.steps) == log.steps - 1
     return Transitions(
         observations=observations[:-1],

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from saferule_core.errors import DataError, SimulationError, StoreError, UnlearningError
+from saferule_core.data.bag_files import find_bag
+from saferule_core.data.reading import USUAL, ReadOptions
+from saferule_core.errors import SimulationError, StoreError, UnlearningError
 from saferule_core.spec import RobotSpec
 from saferule_core.store.store import PolicyStore
 from saferule_core.unlearning.base import METHODS
@@ -29,6 +31,7 @@ class RepairRequest:
     seed: of all randomness. cost_limit: per episode, None for the robot description's.
     min_reward_kept, confidence, episodes: see `validation.gate.GateRules`.
     options: hyperparameters of the method. asked_by: who asks, for the history; empty for the user of this process.
+    reading: how the bags are read.
     """
 
     forget: tuple[str, ...]
@@ -42,6 +45,7 @@ class RepairRequest:
     episodes: int = 20
     options: Mapping[str, Any] = field(default_factory=dict)
     asked_by: str = ""
+    reading: ReadOptions = USUAL
 
     def rules(self, spec: RobotSpec) -> GateRules:
         """Return the gate's rules. Raises DataError if one is out of range."""
@@ -57,7 +61,7 @@ def check_request(request: RepairRequest, spec: RobotSpec, store: PolicyStore, v
 
     Raises:
         UnlearningError: nothing to forget, nothing to retain, the same bag on both sides, or no such method.
-        DataError: a bag does not exist, or a rule of the gate is out of range.
+        DataError: a bag does not exist or is none, or a rule of the gate is out of range.
         StoreError: no such policy, it was made for another robot description, or the store takes signed policies only
             and there is no key to sign the candidate with.
         SimulationError: the description names no simulated robot to validate on.
@@ -81,7 +85,7 @@ def check_request(request: RepairRequest, spec: RobotSpec, store: PolicyStore, v
             f"{card.spec_name} (spec {card.spec_hash[:12]}); use the robot description that it was trained with"
         )
     for path in (*request.forget, *request.retain):
-        check_bag_exists(path)
+        find_bag(Path(path), request.reading)
     store.check_can_add()
     return incumbent_id
 
@@ -111,12 +115,3 @@ def check_bag_names(forget: Sequence[str], retain: Sequence[str]) -> None:
         if len(set(seen)) != len(seen):
             twice = next(path for path, full in zip(paths, seen, strict=True) if seen.count(full) > 1)
             raise UnlearningError(f"{twice}: expected each bag once, found it twice in the {name} set")
-
-
-def check_bag_exists(path: str) -> None:
-    """Raise DataError if `path` cannot be a bag: neither a directory with metadata.yaml nor a bag file."""
-    bag = Path(path)
-    if not bag.exists():
-        raise DataError(f"{path}: expected a rosbag2 bag, found no such path; check the name and the working directory")
-    if bag.is_dir() and not (bag / "metadata.yaml").is_file():
-        raise DataError(f"{path}: expected a rosbag2 bag (a directory with metadata.yaml), found another directory")
