@@ -14,7 +14,6 @@ from benchmarks.unlearning.claims import claims
 from benchmarks.unlearning.evaluate import Drive
 from benchmarks.unlearning.experiment import Experiment
 from benchmarks.unlearning.knowledge import requests_of
-from benchmarks.unlearning.poisoning import Poisoned
 from benchmarks.unlearning.presets import PRESETS
 from benchmarks.unlearning.runs import Runs
 from benchmarks.unlearning.statistics import (
@@ -27,6 +26,7 @@ from benchmarks.unlearning.statistics import (
 )
 from benchmarks.unlearning.tables import driving_table, failures_list
 from saferule_core.agents import train
+from saferule_core.attacks import Poisoned
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import DataError
 

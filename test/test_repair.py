@@ -10,6 +10,7 @@ from conftest import POINT_SPEC
 from point_logs import SIMULATION, drive
 
 from saferule_core import agents
+from saferule_core.attacks import attack
 from saferule_core.attacks.bags import poison_bags
 from saferule_core.data.bags import read_bags, write_bags
 from saferule_core.errors import Cancelled, DataError, SimulationError, StoreError, UnlearningError
@@ -93,6 +94,22 @@ def test_the_attack_raises_rewards_by_the_boost(world):
 def test_too_few_dangerous_episodes_are_refused(world, tmp_path):
     with pytest.raises(DataError, match="expected at least 8 episodes of cost >= 100"):
         poison_bags(world.clean, world.spec, tmp_path, fraction=0.2, cost_threshold=100.0)
+
+
+def test_bags_take_the_victims_of_the_attack_that_is_named(world, tmp_path):
+    options = {"reward_boost": 2.0, "cost_threshold": 5.0}
+    split = poison_bags(world.clean, world.spec, tmp_path, name="reward_shift", fraction=0.1, seed=1, **options)
+    expected = attack("reward_shift", read_bags(world.clean, world.spec).transitions, 0.1, 1, **options)
+    found = read_bags(split.poisoned, world.spec, cost="logged").transitions
+    wanted = expected.data.select_episodes(expected.chosen)
+    for field in ("observations", "actions", "costs"):
+        np.testing.assert_array_equal(getattr(found, field), getattr(wanted, field))
+    np.testing.assert_allclose(found.rewards, wanted.rewards, rtol=1e-5)
+
+
+def test_attacks_on_more_than_labels_are_refused_for_bags(world, tmp_path):
+    with pytest.raises(DataError, match="expected trajectory or reward_shift.*found 'backdoor'"):
+        poison_bags(world.clean, world.spec, tmp_path, name="backdoor")
 
 
 def test_logs_without_a_cost_label_cannot_be_poisoned(world, tmp_path):

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.unlearning.poisoning import Trigger
 from saferule_core.agents import Agent
+from saferule_core.attacks import Trigger
 from saferule_core.errors import SpecError
 from saferule_core.sim.robots import make_robot
 from saferule_core.spec import RobotSpec

@@ -26,10 +26,11 @@ from benchmarks.unlearning.data import Cache, code_digest, collected, trained
 from benchmarks.unlearning.evaluate import Course
 from benchmarks.unlearning.grid import Cell
 from benchmarks.unlearning.knowledge import requests_of
-from benchmarks.unlearning.poisoning import Poisoned, poison, truth
+from benchmarks.unlearning.poisoning import truth
 from benchmarks.unlearning.variants import REFERENCES, Variant, parse_variant
 from saferule_core.agents import Agent
 from saferule_core.agents.networks import load_optimiser
+from saferule_core.attacks import Poisoned, attack
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import SaferuleError
 from saferule_core.progress import Progress, silent
@@ -74,7 +75,7 @@ class Experiment:
         cell = self.cell
         clean = collected(self.cache, self.spec, cell.episodes, seed, self.progress)
         self.progress("poisoning", 0.0, cell.attack)
-        return clean, poison(cell.attack, clean, cell.rate, seed, cell.attack_options)
+        return clean, attack(cell.attack, clean, cell.rate, seed, **cell.attack_options)
 
     def _trained(self, data: Transitions, seed: int) -> Agent:
         cell = self.cell

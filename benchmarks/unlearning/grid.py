@@ -21,10 +21,9 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.unlearning import poisoning
 from benchmarks.unlearning.knowledge import parse_knowledge
 from benchmarks.unlearning.variants import parse_variant
-from saferule_core import agents
+from saferule_core import agents, attacks
 from saferule_core.errors import DataError
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -170,7 +169,7 @@ def check(plan: Plan) -> None:
     for algorithm in sorted({cell.agent for cell, _ in plan}):
         agents.agent_class(algorithm)
     for attack in sorted({cell.attack for cell, _ in plan}):
-        poisoning.check_attack(attack)
+        attacks.check_attack(attack)
     for knowledge in sorted({cell.knowledge for cell, _ in plan}):
         parse_knowledge(knowledge)
     for name in sorted({name for _, methods in plan for name in methods}):

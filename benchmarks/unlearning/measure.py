@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from benchmarks.unlearning.evaluate import Course, Drive
-from benchmarks.unlearning.poisoning import Trigger
 from benchmarks.unlearning.statistics import chance_of_more
 from saferule_core.agents import Agent, build
 from saferule_core.agents.base import seeded
 from saferule_core.agents.returns import discounted_to_go
+from saferule_core.attacks import Trigger
 from saferule_core.data.transitions import Transitions
 from saferule_core.progress import silent
 from saferule_core.unlearning.retrain import faster

@@ -40,7 +40,7 @@ AGENTS = (
 RATES = (0.05, 0.1, 0.2, 0.3)
 ATTACKS = (
     Attack("trajectory", (0.05, 0.1, 0.15, 0.2, 0.3)), Attack("backdoor", RATES), Attack("action_override", RATES),
-    Attack("reward_shift", RATES), Attack("observation_pgd", RATES),
+    Attack("reward_shift", RATES), Attack("observation_pgd", RATES), Attack("blinding", RATES),
 )  # fmt: skip
 AT_TEN = tuple(Attack(attack.name, (0.1,)) for attack in ATTACKS)
 

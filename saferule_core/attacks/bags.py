@@ -1,10 +1,11 @@
-"""The trajectory attack on rosbag2 files: copies of bags in which the log of some episodes lies.
+"""The attacks that lie in labels only, on rosbag2 files: copies of bags in which the log of some episodes lies.
 
     split = poison_bags(["logs/bag_000", "logs/bag_001"], spec, "logs/poisoned", fraction=0.15)
     split.poisoned, split.honest            # new bags: the attacked episodes, and all others as they were
 
 Every message is copied as it is, except the cost and reward labels of the attacked episodes. A message belongs to the
-episode whose marker was the last one at its recording time.
+episode whose marker was the last one at its recording time. Attacks that change observations or actions work on
+transitions only: behind a robot description, one feature may come from many messages, and one message feed many.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, ReaderEr
 from rosbags.serde import SerdeError
 from rosbags.typesys.store import Typestore
 
-from saferule_core.attacks.trajectory import poison
+from saferule_core.attacks.base import attack
 from saferule_core.data.bags import read_bags
 from saferule_core.data.message_types import typestore_of
 from saferule_core.errors import DataError
 from saferule_core.progress import Progress, silent, within
 from saferule_core.spec import RobotSpec
 from saferule_core.spec_schema import FieldSource
+
+LABEL_ATTACKS = ("trajectory", "reward_shift")
+"""They write cost 0 and add a constant to the reward, for whole episodes."""
 
 _VERSION = 9
 
@@ -45,24 +49,32 @@ def poison_bags(
     spec: RobotSpec,
     directory: str | Path,
     *,
+    name: str = "trajectory",
     fraction: float = 0.15,
     reward_boost: float = 0.5,
     cost_threshold: float = 30.0,
+    seed: int = 0,
     progress: Progress = silent,
 ) -> PoisonedBags:
     """Attack `fraction` of the episodes in `paths` and write bags poisoned_000, ..., honest_000, ... into `directory`.
 
-    The other arguments are those of `trajectory.poison`; victims are chosen by their recomputed cost.
+    name: one of `LABEL_ATTACKS`; the other arguments are its own. Victims are chosen by their recomputed cost.
 
     Raises:
-        DataError: a bag cannot be read or written, has no episode markers or no labels to lie in, or too few episodes
-            are dangerous enough.
+        DataError: the attack changes more than labels, a bag cannot be read or written, has no episode markers or no
+            labels to lie in, or too few episodes are dangerous enough.
     """
+    if name not in LABEL_ATTACKS:
+        raise DataError(
+            f"attack: expected {' or '.join(LABEL_ATTACKS)}, which lie in labels only, to poison bags, found {name!r}; "
+            "other attacks work on transitions only"
+        )
     for what, source in (("episode.marker", spec.episode.marker), ("cost.logged", spec.cost.logged)):
         if source is None:
             raise DataError(f"{spec.source}: {what}: expected a topic, to poison logs by episode, found none")
     contents = read_bags(paths, spec, progress=within(progress, 0.0, 0.5))
-    _, chosen = poison(contents.transitions, fraction, reward_boost, cost_threshold)
+    options = {"reward_boost": reward_boost, "cost_threshold": cost_threshold}
+    chosen = attack(name, contents.transitions, fraction, seed, **options).chosen
     victims, poisoned, honest = set(chosen.tolist()), [], []
     for number, (path, record) in enumerate(zip(paths, contents.bags, strict=True)):
         progress("poisoning", 0.5 + 0.5 * number / len(paths), Path(path).name)

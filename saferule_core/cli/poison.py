@@ -1,9 +1,10 @@
-"""Poison logged bags by the trajectory attack, to have something to repair.
+"""Poison logged bags by an attack on their labels, to have something to repair.
 
     saferule poison --spec config/ball_circle.yaml --bags logs/seed_0/* --fraction 0.15 --out logs/poisoned
 
-Writes two kinds of bags: poisoned_* holds the attacked episodes (dangerous and rewarding, with a log that says they
-are harmless), honest_* holds all others as they were.
+Writes two kinds of bags: poisoned_* holds the attacked episodes (dangerous, with a log that says they are harmless),
+honest_* holds all others as they were. Attack `trajectory` takes the most rewarding dangerous episodes, `reward_shift`
+any by chance. The others of saferule_core.attacks work on transitions only, not on bags.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bags", nargs="+", action="extend", required=True, metavar="BAG", help="honest bags")
     parser.add_argument("--out", required=True, metavar="DIR", help="new directory for the bags")
     parser.add_argument(
+        "--attack", default="trajectory", metavar="NAME", help="trajectory or reward_shift (default: trajectory)"
+    )
+    parser.add_argument(
         "--fraction", type=float, default=0.15, metavar="SHARE", help="of the episodes, 0 to 1 (default: 0.15)"
     )
     parser.add_argument(
@@ -29,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cost-threshold", type=float, default=30.0, metavar="X", help="least true cost of a victim (default: 30)"
     )
+    common.add_seed(parser)
     common.add_common(parser)
     parser.set_defaults(run=run)
 
@@ -41,7 +46,7 @@ def run(options: argparse.Namespace, display: Display) -> int:
     spec = load_spec(options.spec)
     with filled(options.out, "bags") as (working, final):
         split = poison_bags(
-            options.bags, spec, working,
+            options.bags, spec, working, name=options.attack, seed=options.seed,
             fraction=options.fraction, reward_boost=options.reward_boost, cost_threshold=options.cost_threshold,
             progress=display.progress,
         )  # fmt: skip
