@@ -22,8 +22,9 @@ from saferule_core.data.bags import BagContents, read_bags
 from saferule_core.data.topic_summary import TopicSummary, topic_summaries
 from saferule_core.data.transitions import Transitions
 from saferule_core.detection import Case, detect
+from saferule_core.detection.recompute import recomputed
 from saferule_core.detection.suspects import Choice, SuspectEpisode, SuspectsFile, choose
-from saferule_core.errors import DataError, SpecError
+from saferule_core.errors import DataError
 from saferule_core.progress import Progress, silent, within
 from saferule_core.spec import RobotSpec
 from saferule_core.unlearning.base import episode_digests
@@ -105,9 +106,11 @@ def inspect_bags(
     data = contents.transitions
     honest = [bag for bag in contents.bags if os.path.realpath(bag.path) in believed]
     trusted_episodes = np.array([episode for bag in honest for episode in bag.episodes], np.int64)
-    costs, rewards = _recomputed_costs(spec, every, contents, logged), _recomputed_rewards(spec, data)
+    costs, rewards = recomputed(spec, data)
+    if costs is None:
+        costs = _costs_of_bags(every, spec, contents, logged)
     case = Case(
-        data, trusted_episodes, costs if logged else None, rewards, agent,
+        data, trusted_episodes, costs if logged else None, rewards if spec.reward.topic is not None else None, agent,
         spec.feature_names, tuple(channel.name for channel in spec.action), seed,
     )  # fmt: skip
     found = detect(case, progress=within(progress, 0.5, 1.0))
@@ -158,30 +161,15 @@ def _read(paths: Sequence[str], spec: RobotSpec, progress: Progress) -> tuple[Ba
     return read_bags(paths, spec, "recomputed", progress), False
 
 
-def _recomputed_costs(
-    spec: RobotSpec, paths: Sequence[str], contents: BagContents, logged: bool
+def _costs_of_bags(
+    paths: Sequence[str], spec: RobotSpec, contents: BagContents, logged: bool
 ) -> np.ndarray | None:
-    """Return the costs that the sensors say, (N,); None where they take a second reading that has other rows."""
+    """Return the costs that the bags' sensors say, (N,); None where a second reading has other rows than the first."""
     data = contents.transitions
     if not logged:
         return data.costs
-    try:
-        return spec.relabel(data).costs
-    except SpecError:
-        again = read_bags(paths, spec, "recomputed").transitions
-        return again.costs if np.array_equal(again.observations, data.observations) else None
-
-
-def _recomputed_rewards(spec: RobotSpec, data: Transitions) -> np.ndarray | None:
-    """Return the rewards that the sensors say, (N,); None where features do not tell them, or are clipped."""
-    if not spec.computes_reward or spec.reward.topic is None or any(item.clip for item in spec.observation):
-        return None
-    following, before = spec.physical(data.next_observations), spec.physical(data.observations)
-    try:
-        rewards = spec.step_reward(following, before, spec.command(data.actions))
-    except SpecError:
-        return None
-    return np.broadcast_to(np.asarray(rewards, np.float64), len(data)).copy()
+    again = read_bags(paths, spec, "recomputed").transitions
+    return again.costs if np.array_equal(again.observations, data.observations) else None
 
 
 def _suspects(bags: Sequence[InspectedBag], chosen: Choice) -> tuple[SuspectEpisode, ...]:

@@ -17,7 +17,7 @@ from saferule_core.detection.base import Case
 FOLDS = 3
 FEATURES = 200
 FITTED_ROWS = 20_000
-PENALTY = 1e-5
+PENALTY = 1e-2
 CLIP = 6.0
 TRUSTED_SHARE = 0.5
 SMALLEST_SPREAD = 1e-6
