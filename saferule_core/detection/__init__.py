@@ -4,11 +4,12 @@
     found = detect(Case(data, trusted, recomputed_costs=spec.relabel(data).costs))
     found.ensemble.scores, found.p_values, found.ensemble.reasons
 
-Detectors: `label_disagreement`, `cost_model`, `reward_model`, `transition_gap`, `value_outlier`, `gradient_similarity`,
-`spectral`, and the `ensemble` of them all. docs/DETECTION.md says what each of them finds, in figures.
+Detectors: `label_disagreement`, `cost_model`, `reward_model`, `transition_gap`, `action_gap`, `value_outlier`,
+`gradient_similarity`, `spectral`, and the `ensemble` of them all. docs/DETECTION.md says what each of them finds.
 """
 
 from saferule_core.detection import (
+    action_gap,
     cost_model,
     ensemble,
     gradient_similarity,
@@ -27,6 +28,7 @@ __all__ = [
     "Case",
     "Detection",
     "Suspicion",
+    "action_gap",
     "cost_model",
     "detect",
     "ensemble",

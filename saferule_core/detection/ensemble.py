@@ -19,8 +19,8 @@ from saferule_core.errors import DetectionError
 from saferule_core.progress import Progress, silent
 
 MEMBERS = (
-    "label_disagreement", "cost_model", "reward_model", "transition_gap", "value_outlier", "gradient_similarity",
-    "spectral",
+    "label_disagreement", "cost_model", "reward_model", "transition_gap", "action_gap", "value_outlier",
+    "gradient_similarity", "spectral",
 )  # fmt: skip
 
 
