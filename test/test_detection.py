@@ -69,7 +69,7 @@ def test_the_ensemble_finds_relabelled_episodes_without_a_robot_description():
     case = case_of(data, chosen)
     found = detect(case)
     assert "label_disagreement" in found.skipped and "label_disagreement" not in found.parts
-    assert auroc(found.ensemble.scores, chosen, case) >= 0.9
+    assert auroc(found.ensemble.scores, chosen, case) >= 0.95
 
 
 @pytest.mark.parametrize("name", ["transition_gap", "action_gap"])
@@ -202,7 +202,7 @@ def test_combined_p_values_stay_valid_although_scale_and_rank_share_the_trusted_
 def test_what_sticks_out_of_every_trusted_episode_gets_the_smallest_p_value():
     scores = np.array([1.0, 2.0, 3.0, 99.0, 2.5])
     np.testing.assert_allclose(conformal_p_values(scores, np.arange(3))[3:], [1 / 4, 2 / 4])
-    combined, p_values, _ = combine([scores, -scores], np.arange(3))
+    combined, p_values, _ = combine([scores, np.ones(5)], np.arange(3))
     assert combined.argmax() == 3 and p_values[3] == 1 / 4
 
 

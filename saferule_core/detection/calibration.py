@@ -35,19 +35,21 @@ def conformal_p_values(scores: np.ndarray, trusted: np.ndarray) -> np.ndarray:
 def combine(scores: Sequence[np.ndarray], trusted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the combined score (E,), its p-values (E,) and the standardised parts (E, D).
 
-    Each part is put on the scale of the trusted episodes, z = (s - median) / (0.9 quantile - median), and the largest z
-    counts. Its p-value ranks an episode among the trusted ones after all of them, the episode included, were
-    standardised together: the scale then treats trusted and judged alike, and the p-value is valid although the same
-    few episodes serve for scale and for rank. Without trusted episodes p-values are NaN, and the scale is (median - 0.1
-    quantile) of all, which poison in less than half of the episodes leaves alone.
+    Each part is put on the scale of the trusted episodes, z = (s - median) / (0.9 quantile - median); the combined
+    score is sum_d log(1 + max(0, z_d - 1)): only what exceeds most trusted episodes counts, alarms of several detectors
+    add up, and one with heavy tails does not drown the others. Its p-value ranks an episode among the trusted ones
+    after all of them, the episode included, were standardised together: the scale then treats trusted and judged alike,
+    and the p-value is valid although the same few episodes serve for scale and for rank. Without trusted episodes
+    p-values are NaN, and the scale is (median - 0.1 quantile) of all, which poison in less than half of the episodes
+    leaves alone.
     """
     table = np.stack([np.asarray(each, np.float64) for each in scores], axis=1)
     if not len(trusted):
         low, centre = np.quantile(table, (0.1, 0.5), axis=0)
         parts = (table - centre) / np.maximum(centre - low, SMALLEST_SPREAD)
-        return parts.max(axis=1), np.full(len(table), np.nan), parts
+        return _evidence(parts), np.full(len(table), np.nan), parts
     parts = _standardised(table, table[trusted])
-    return parts.max(axis=1), _joint_p_values(table, trusted), parts
+    return _evidence(parts), _joint_p_values(table, trusted), parts
 
 
 def _joint_p_values(table: np.ndarray, trusted: np.ndarray) -> np.ndarray:
@@ -57,9 +59,14 @@ def _joint_p_values(table: np.ndarray, trusted: np.ndarray) -> np.ndarray:
     p_values = np.empty(len(table))
     for row in range(len(table)):
         group = table[trusted] if own[row] >= 0 else np.concatenate([table[trusted], table[row][None]])
-        combined = _standardised(group, group).max(axis=1)
+        combined = _evidence(_standardised(group, group))
         p_values[row] = np.mean(combined >= combined[own[row]])
     return p_values
+
+
+def _evidence(parts: np.ndarray) -> np.ndarray:
+    """Return the combined score of standardised parts (E, D): (E,)."""
+    return np.log1p(np.maximum(parts - 1.0, 0.0)).sum(axis=1)
 
 
 def _standardised(table: np.ndarray, believed: np.ndarray) -> np.ndarray:

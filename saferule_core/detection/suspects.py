@@ -21,8 +21,8 @@ from saferule_core.errors import DataError, DetectionError
 from saferule_core.store.files import replace_file
 
 FORMAT = 1
-THRESHOLD = 3.0
-"""Without trusted episodes: how many spreads an episode has to stick out."""
+THRESHOLD = 2.0
+"""Without trusted episodes: the least combined score of a suspect, as of one detector at 7 spreads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ def choose(found: Detection, trusted: np.ndarray, false_alarm_rate: float, max_s
     others = np.setdiff1d(np.arange(len(scores)), trusted)
     if not len(trusted):
         suspected = others[scores[others] > THRESHOLD]
-        note = f"not calibrated: no episode is trusted, so those that stick out by {THRESHOLD:g} spreads are named"
+        note = f"not calibrated: no episode is trusted, so those of suspicion above {THRESHOLD:g} are named"
     else:
         suspected = others[found.p_values[others] <= false_alarm_rate]
         note = f"calibrated on {len(trusted)} trusted episodes: up to {false_alarm_rate:.1%} of honest ones are named"
