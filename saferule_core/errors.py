@@ -33,6 +33,10 @@ class UnlearningError(SaferuleError):
     """An unlearning request makes no sense, or a method cannot work on it."""
 
 
+class DetectionError(SaferuleError):
+    """A detector lacks what it needs to judge logged episodes."""
+
+
 class StoreError(SaferuleError):
     """A policy bundle or the policy store is missing, damaged or does not fit."""
 

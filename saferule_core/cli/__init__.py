@@ -1,4 +1,4 @@
-"""The `saferule` command: log, poison, train, unlearn, validate, report. One verb per file.
+"""The `saferule` command: log, poison, inspect, train, unlearn, validate, report. One verb per file.
 
     saferule collect --spec config/ball_circle.yaml --episodes 100 --bags 5 --out logs
     saferule train --spec config/ball_circle.yaml --bags logs/* --store store --activate
@@ -23,7 +23,9 @@ from saferule_core.cli.display import Display, make_display
 from saferule_core.cli.stopping import Stop
 from saferule_core.errors import Cancelled, SaferuleError
 
-VERBS = ("collect", "poison", "train", "unlearn", "validate", "repair", "report", "policies", "keys", "verify-claim")
+VERBS = (
+    "collect", "poison", "inspect", "train", "unlearn", "validate", "repair", "report", "policies", "keys", "verify-claim",
+)  # fmt: skip
 ROS_VERBS = {
     "demo": "a simulated robot misbehaves and is repaired while it drives (needs ROS)",
     "up": "start the nodes of a robot without launch_ros (needs ROS)",

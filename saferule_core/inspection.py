@@ -1,0 +1,181 @@
+"""Bags as an operator looks at them: what they hold, what each episode costs and earns, and how suspicious it is.
+
+    found = inspect_bags(["logs/day_1"], spec, trusted=["logs/commissioning"], max_share=0.3)
+    found.bags[0].topics, found.bags[0].episodes[3].reason, found.suspects
+
+Library behind `saferule inspect`; nothing is changed, and nothing that is found is used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+
+import saferule_core
+from saferule_core.agents.base import Agent
+from saferule_core.data.bags import BagContents, read_bags
+from saferule_core.data.topic_summary import TopicSummary, topic_summaries
+from saferule_core.data.transitions import Transitions
+from saferule_core.detection import Case, detect
+from saferule_core.detection.recompute import recomputed
+from saferule_core.detection.suspects import Choice, SuspectEpisode, SuspectsFile, choose
+from saferule_core.errors import DataError
+from saferule_core.progress import Progress, silent, within
+from saferule_core.spec import RobotSpec
+from saferule_core.unlearning.base import episode_digests
+
+
+@dataclass(frozen=True)
+class InspectedEpisode:
+    """One episode: steps, labels as logged and as recomputed (None where they cannot be), and what is suspicious.
+
+    index: its number among all episodes that were read. p_value: None where no episode is trusted.
+    """
+
+    index: int
+    name: str
+    steps: int
+    reward: float
+    logged_cost: float | None
+    cost: float | None
+    score: float
+    p_value: float | None
+    suspect: bool
+    trusted: bool
+    reason: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class InspectedBag:
+    """One bag: its topics, episodes, and commands that were no step of any episode."""
+
+    path: str
+    topics: tuple[TopicSummary, ...]
+    episodes: tuple[InspectedEpisode, ...]
+    steps: int
+    commands: int
+    trusted: bool
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All bags, the transitions in the same order, the detectors' standardised scores, and the suspects."""
+
+    bags: tuple[InspectedBag, ...]
+    transitions: Transitions
+    standardised: dict[str, np.ndarray]
+    skipped: dict[str, str]
+    note: str
+    left_out: int
+    suspects: SuspectsFile
+
+
+def inspect_bags(
+    paths: Sequence[str | Path],
+    spec: RobotSpec,
+    *,
+    trusted: Sequence[str | Path] = (),
+    agent: Agent | None = None,
+    policy: str | None = None,
+    false_alarm_rate: float = 0.05,
+    max_share: float = 0.3,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Inspection:
+    """Read and judge bags.
+
+    Args:
+        trusted: bags known to be honest and driven like the others; may be among `paths`.
+        agent, policy: what was trained on the bags, and its id, where there is one.
+        false_alarm_rate: share of honest episodes that may be suspected. max_share: most episodes to suspect.
+        progress: gets the phases "loading" and "detecting"; may raise `Cancelled`.
+
+    Raises:
+        DataError: a bag cannot be read. DetectionError: too few episodes, or a rate is out of range.
+    """
+    believed = {os.path.realpath(path) for path in trusted}
+    every = [*map(str, paths)]
+    every += [str(path) for path in trusted if os.path.realpath(path) not in {os.path.realpath(p) for p in paths}]
+    contents, logged = _read(every, spec, within(progress, 0.0, 0.5))
+    data = contents.transitions
+    honest = [bag for bag in contents.bags if os.path.realpath(bag.path) in believed]
+    trusted_episodes = np.array([episode for bag in honest for episode in bag.episodes], np.int64)
+    costs, rewards = recomputed(spec, data)
+    if costs is None:
+        costs = _costs_of_bags(every, spec, contents, logged)
+    case = Case(
+        data, trusted_episodes, costs if logged else None, rewards if spec.reward.topic is not None else None, agent,
+        spec.feature_names, tuple(channel.name for channel in spec.action), seed,
+    )  # fmt: skip
+    found = detect(case, progress=within(progress, 0.5, 1.0))
+    chosen = choose(found, case.trusted, false_alarm_rate, max_share)
+    totals = None if costs is None else np.bincount(data.episode_index, costs.astype(np.float64), data.episode_count)
+    digests = [digest.hex() for digest in episode_digests(data)]
+    bags = []
+    for record in contents.bags:
+        is_trusted = os.path.realpath(record.path) in believed
+        episodes = tuple(
+            InspectedEpisode(
+                index=episode,
+                name=name,
+                steps=int(data.episode_bounds[episode + 1] - data.episode_bounds[episode]),
+                reward=float(data.episode_returns[episode]),
+                logged_cost=float(data.episode_costs[episode]) if logged else None,
+                cost=None if totals is None else float(totals[episode]),
+                score=float(found.ensemble.scores[episode]),
+                p_value=None if np.isnan(found.p_values[episode]) else float(found.p_values[episode]),
+                suspect=bool(np.isin(episode, chosen.episodes)),
+                trusted=is_trusted,
+                reason=found.ensemble.reasons[episode],
+                digest=digests[episode],
+            )
+            for episode, name in zip(record.episodes, record.episode_names, strict=True)
+        )
+        topics = topic_summaries(record.path)
+        bags.append(InspectedBag(record.path, topics, episodes, record.steps, record.commands, is_trusted))
+    suspects = SuspectsFile(
+        robot=spec.name, spec_hash=spec.hash, created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        version=saferule_core.__version__, bags=tuple(map(str, paths)), trusted_bags=tuple(map(str, trusted)),
+        policy=policy, seed=seed, false_alarm_rate=false_alarm_rate, max_share=max_share,
+        detectors=tuple(found.parts), skipped=found.skipped, note=chosen.note, left_out=chosen.left_out,
+        suspects=_suspects(bags, chosen),
+    )  # fmt: skip
+    return Inspection(
+        tuple(bags), data, found.standardised, found.skipped, chosen.note, chosen.left_out, suspects
+    )
+
+
+def _read(paths: Sequence[str], spec: RobotSpec, progress: Progress) -> tuple[BagContents, bool]:
+    """Read the bags with their logged costs if all of them have these, else with recomputed ones; say which."""
+    if spec.cost.logged is not None:
+        try:
+            return read_bags(paths, spec, "logged", progress), True
+        except DataError:
+            pass  # a bag without labels can still be judged by its sensors; one that is damaged fails again below
+    return read_bags(paths, spec, "recomputed", progress), False
+
+
+def _costs_of_bags(
+    paths: Sequence[str], spec: RobotSpec, contents: BagContents, logged: bool
+) -> np.ndarray | None:
+    """Return the costs that the bags' sensors say, (N,); None where a second reading has other rows than the first."""
+    data = contents.transitions
+    if not logged:
+        return data.costs
+    again = read_bags(paths, spec, "recomputed").transitions
+    return again.costs if np.array_equal(again.observations, data.observations) else None
+
+
+def _suspects(bags: Sequence[InspectedBag], chosen: Choice) -> tuple[SuspectEpisode, ...]:
+    by_index = {episode.index: (bag, episode) for bag in bags for episode in bag.episodes}
+    named = [by_index[int(index)] for index in chosen.episodes]
+    return tuple(
+        SuspectEpisode(bag.path, each.name, each.steps, each.score, each.p_value, each.reason, each.digest)
+        for bag, each in named
+    )

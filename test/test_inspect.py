@@ -1,0 +1,139 @@
+"""`saferule inspect` shows what bags hold, proposes suspects, and writes them down; it changes nothing."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import POINT_SPEC
+from point_logs import drive
+
+from saferule_core.attacks.bags import poison_bags
+from saferule_core.cli import main
+from saferule_core.data.bags import read_bags, write_bags
+from saferule_core.data.topic_summary import topic_summaries
+from saferule_core.detection import suspects
+from saferule_core.errors import DataError
+from saferule_core.inspection import inspect_bags
+from saferule_core.spec import parse_spec
+from saferule_core.validation.inspection_page import write_inspection
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    """A folder with a description, a trusted bag of 24 episodes, and bags of which one holds 6 poisoned episodes."""
+    folder = tmp_path_factory.mktemp("logs")
+    (folder / "point.yaml").write_text(POINT_SPEC)
+    spec = parse_spec(POINT_SPEC, "point.yaml")
+    write_bags(drive(spec, 24, seed=1), spec, folder / "trusted", episodes_per_bag=24)
+    clean = write_bags(drive(spec, 30, seed=0), spec, folder / "clean", episodes_per_bag=30)
+    split = poison_bags(clean, spec, folder / "split", fraction=0.2, cost_threshold=5.0)
+    assert split.episodes == 6 and len(split.poisoned) == len(split.honest) == 1
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(logs):
+    spec = parse_spec(POINT_SPEC, "point.yaml")
+    bags = [logs / "split" / "poisoned_000", logs / "split" / "honest_000"]
+    return inspect_bags(bags, spec, trusted=[logs / "trusted" / "bag_000"], max_share=0.5)
+
+
+def test_topics_are_counted_and_timed(logs):
+    topics = {topic.name: topic for topic in topic_summaries(logs / "clean" / "bag_000")}
+    odometry = topics["/odom"]
+    assert odometry.type == "nav_msgs/msg/Odometry" and odometry.messages == 30 * 21
+    assert odometry.rate_hz == pytest.approx(10.0) and odometry.longest_gap_s >= 0.1
+
+
+def test_a_path_without_a_bag_has_no_topics(tmp_path):
+    with pytest.raises(DataError, match="nothing: expected a rosbag2 bag"):
+        topic_summaries(tmp_path / "nothing")
+
+
+def test_poisoned_episodes_are_suspected_with_their_reason(found):
+    poisoned = found.bags[0].episodes
+    assert len(poisoned) == 6 and all(episode.suspect for episode in poisoned)
+    assert all(episode.logged_cost == 0.0 and episode.cost >= 5.0 for episode in poisoned)
+    assert all("cost is logged as 0" in episode.reason for episode in poisoned)
+    assert all(episode.p_value == pytest.approx(1 / 25) for episode in poisoned)
+
+
+def test_few_honest_episodes_are_suspected_and_no_trusted_one(found):
+    honest, trusted = found.bags[1], found.bags[2]
+    assert sum(episode.suspect for episode in honest.episodes) <= 4
+    assert trusted.trusted and not any(episode.suspect for episode in trusted.episodes)
+    assert [bag.trusted for bag in found.bags] == [False, False, True]
+
+
+def test_suspects_name_bag_episode_and_content(found, logs):
+    spec = parse_spec(POINT_SPEC, "point.yaml")
+    named = [each for each in found.suspects.suspects if each.bag.endswith("poisoned_000")]
+    episodes = found.bags[0].episodes
+    assert {each.episode for each in named} == {episode.name for episode in episodes}
+    assert {each.digest for each in named} == {episode.digest for episode in episodes}
+    assert found.suspects.spec_hash == spec.hash and found.suspects.trusted_bags == (str(logs / "trusted" / "bag_000"),)
+
+
+def test_bags_without_a_cost_label_are_judged_by_their_sensors(logs):
+    spec = parse_spec(POINT_SPEC.replace("  logged: {topic: cost, type: std_msgs/msg/Float64, field: data}\n", ""))
+    bag = inspect_bags([logs / "split" / "honest_000"], spec).bags[0]
+    assert all(episode.logged_cost is None and episode.cost is not None for episode in bag.episodes)
+    assert all(episode.p_value is None for episode in bag.episodes)
+
+
+def test_the_page_shows_every_episode_and_a_path(found, tmp_path):
+    write_inspection(found, parse_spec(POINT_SPEC, "point.yaml"), tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    episodes = sum(len(bag.episodes) for bag in found.bags)
+    assert page.count('<svg class="path"') == page.count("<polyline") == episodes
+    assert page.count('<tr class="suspect">') == len(found.suspects.suspects)
+    assert "http" not in page.replace("http-equiv", "") and "<script" not in page
+
+
+def test_what_a_bag_says_cannot_become_markup(found, tmp_path):
+    bag = dataclasses.replace(found.bags[0], path="<b>logs</b>")
+    other = dataclasses.replace(found, bags=(bag, *found.bags[1:]))
+    write_inspection(other, parse_spec(POINT_SPEC), tmp_path / "p.html")
+    assert "<b>logs</b>" not in (tmp_path / "p.html").read_text()
+
+
+def test_the_command_writes_table_page_and_suspects(logs, monkeypatch, capsys):
+    monkeypatch.chdir(logs)
+    before = read_bags([logs / "split" / "poisoned_000"], parse_spec(POINT_SPEC)).transitions.digest()
+    words = ["inspect", "split/poisoned_000", "split/honest_000", "--spec", "point.yaml", "--progress", "none"]
+    words += ["--trusted", "trusted/bag_000", "--max-share", "0.1"]
+    words += ["--suspects", "suspects.json", "--html", "page.html"]
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert "/odom" in text and "split/poisoned_000: 6 episodes" in text and "3 of 54 episodes are suspected" in text
+    assert text.count("\n! ") == 3 and "beyond the share of 0.1" in text
+    written = suspects.load("suspects.json")
+    assert len(written.suspects) == 3 and written.max_share == 0.1 and Path("page.html").is_file()
+    assert read_bags([logs / "split" / "poisoned_000"], parse_spec(POINT_SPEC)).transitions.digest() == before
+
+
+def test_programs_get_every_episode(logs, monkeypatch, capsys):
+    monkeypatch.chdir(logs)
+    words = ["inspect", "split/poisoned_000", "--spec", "point.yaml", "--trusted", "trusted/bag_000"]
+    words += ["--progress", "json"]
+    assert main(words) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [len(bag["episodes"]) for bag in result["bags"]] == [6, 24]
+    scores = [episode["score"] for bag in result["bags"] for episode in bag["episodes"]]
+    assert np.isfinite(scores).all() and result["suspects"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--policy", "abc"], "expected --store with it"),
+        (["--max-share", "2"], "max share: expected a number above 0, at most 1, found 2"),
+        (["--trusted", "nowhere"], "nowhere: expected a rosbag2 bag"),
+    ],
+)
+def test_what_makes_no_sense_is_said(logs, monkeypatch, capsys, more, message):
+    monkeypatch.chdir(logs)
+    assert main(["inspect", "split/honest_000", "--spec", "point.yaml", "--progress", "none", *more]) == 2
+    assert message in capsys.readouterr().err
