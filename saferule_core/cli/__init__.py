@@ -24,7 +24,8 @@ from saferule_core.cli.stopping import Stop
 from saferule_core.errors import Cancelled, SaferuleError
 
 VERBS = (
-    "collect", "poison", "inspect", "train", "unlearn", "validate", "repair", "report", "policies", "keys", "verify-claim",
+    "collect", "poison", "inspect", "train", "unlearn", "validate", "repair", "report", "policies", "keys",
+    "verify-claim",
 )  # fmt: skip
 ROS_VERBS = {
     "demo": "a simulated robot misbehaves and is repaired while it drives (needs ROS)",
