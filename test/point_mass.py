@@ -21,18 +21,18 @@ def relabel(data: Transitions) -> Transitions:
     return data.replace(costs=(data.next_observations[:, 0] > 1.0).astype(np.float32))
 
 
-def drive(places: np.ndarray, seed: int) -> Transitions:
+def drive(places: np.ndarray, seed: int, steps: int = STEPS) -> Transitions:
     """Return one episode per place to hold, with true costs."""
     random = np.random.default_rng(seed)
     rows: list[tuple[np.ndarray, np.ndarray, float, np.ndarray, bool]] = []
     for place in places:
         state = np.array([random.uniform(-0.2, 0.2), 0.0])
-        for step in range(STEPS):
+        for step in range(steps):
             push = 2.0 * (place - state[0]) - 1.5 * state[1] + 0.1 * random.normal()
             action = np.clip([push], -1, 1)
             speed = state[1] + 0.2 * action[0]
             following = np.array([state[0] + 0.2 * speed, speed])
-            rows.append((state, action, following[0], following, step == STEPS - 1))
+            rows.append((state, action, following[0], following, step == steps - 1))
             state = following
     observations, actions, rewards, following, ends = (np.array(column) for column in zip(*rows, strict=True))
     blank = np.zeros(len(rows))

@@ -8,7 +8,7 @@ from point_mass import COST_LIMIT, SMALL, drive
 from saferule_core import agents
 from saferule_core.agents.memory import LONGEST_MEMORY, Memory, elapsed, propose
 from saferule_core.errors import SaferuleError
-from saferule_core.unlearning.audit import STEPS, Auditor
+from saferule_core.unlearning.audit import SHORTEST, Auditor
 from saferule_core.unlearning.contrast import joined, one_later
 
 
@@ -146,15 +146,32 @@ class Recorder(torch.nn.Module):
 def test_the_audit_begins_with_the_logged_history_and_goes_on_with_the_modelled_one(logs):
     rows, actor = np.array([0, 1, 57]), Recorder()
     world = lambda observations, actions: (observations + 1.0, torch.zeros(len(observations)))  # noqa: E731
-    Auditor(world, logs, rows, lambda before, taken, after: np.zeros(len(before))).judge([actor])
+    auditor = Auditor(world, logs, rows, lambda before, taken, after: np.zeros(len(before)), seed=0)
+    auditor.judge([actor])
     observations, actions, present = actor.told[0]
-    np.testing.assert_array_equal(observations[2], logs.observations[55:58])
-    np.testing.assert_array_equal(actions[2], logs.actions[55:57])
-    assert present.tolist() == [[False, False, True], [False, True, True], [True, True, True]]
+    np.testing.assert_array_equal(observations[5], logs.observations[55:58])
+    np.testing.assert_array_equal(actions[5], logs.actions[55:57])
+    alone = [False, False, True]  # the beginnings, and the first of the rows
+    assert present.tolist() == [alone, alone, alone, alone, [False, True, True], [True, True, True]]
     observations, actions, present = actor.told[2]
-    np.testing.assert_array_equal(observations[2, 0], logs.observations[57])
-    np.testing.assert_allclose(actions[2], 0.1 * observations[2, :2, :1])
-    assert present.all() and len(actor.told) == STEPS
+    np.testing.assert_array_equal(observations[5, 0], logs.observations[57])
+    np.testing.assert_allclose(actions[5], 0.1 * observations[5, :2, :1])
+    assert present.all() and len(actor.told) == auditor.horizon
+
+
+def test_the_audit_looks_as_far_ahead_as_replayed_logs_stay_true(logs):
+    rows, free = np.array([0, 1, 57]), lambda before, taken, after: np.zeros(len(before))
+    step = 0.2
+
+    def exact(states, actions):
+        speed = states[:, 1:] + step * actions
+        return torch.cat([states[:, :1] + step * speed, speed], dim=1), states[:, 0]
+
+    def wrong(states, actions):
+        return states + 1.0, states[:, 0]
+
+    assert Auditor(exact, logs, rows, free, seed=0).horizon == 40  # a whole episode
+    assert Auditor(wrong, drive(np.array([0.5, 0.7]), 0, steps=90), rows, free, seed=0).horizon == SHORTEST
 
 
 def test_an_actor_without_a_memory_is_told_the_observation_alone(logs):

