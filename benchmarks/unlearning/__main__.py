@@ -77,6 +77,7 @@ def run(options: argparse.Namespace) -> int:
     """Run every cell that has no result yet."""
     plan, results = planned(options)
     grid.check(plan)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs without it
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with results.writing():
         jobs = [Job(cell, methods) for cell, methods in results.missing(plan, options.renew)]
