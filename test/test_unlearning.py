@@ -15,6 +15,8 @@ from saferule_core.progress import silent
 from saferule_core.unlearning import METHODS, UnlearningProblem, unlearn
 from saferule_core.unlearning.critics import trainable
 from saferule_core.unlearning.evidence import gather
+from saferule_core.unlearning.options import SafeRuleOptions
+from saferule_core.unlearning.policies import ForgetTerm
 from saferule_core.unlearning.preference import Preference, rate
 
 PHASES = {"steps": 40, "critic_steps": 20}
@@ -230,6 +232,20 @@ def test_what_is_imitated_comes_from_rewarding_safe_episodes(problems):
     chances = preference.probabilities(4.0, 0.1)
     returns = evidence.retain.episode_returns[episodes]
     assert (chances * returns).sum() > np.quantile(returns, 0.75)
+
+
+def test_a_forgotten_state_is_taught_what_its_nearest_harmless_neighbour_shows(problems):
+    evidence = gather(problems["advantage_weighted"])
+    habitat = np.flatnonzero(evidence.retain.observations[:, 0] < 0.9)[::7]
+    term = ForgetTerm(evidence, habitat, SafeRuleOptions(), np.random.default_rng(0), seed=0)
+    rows = term.draw()
+    scale = evidence.retain.observations.std(0)
+    for row in rows[:5].tolist():
+        away = np.square((evidence.retain.observations[habitat] - evidence.forget.observations[row]) / scale).sum(1)
+        expected = evidence.retain.actions[habitat[away.argmin()]]
+        np.testing.assert_array_equal(term.actions[row].numpy(), expected)
+    assert float(term.loss(term.actions[rows], rows)) == 0.0
+    assert float(term.loss(term.actions[rows] + 0.5, rows)) == pytest.approx(0.25)
 
 
 def test_scaling_that_poison_widened_is_fitted_again(problems):
