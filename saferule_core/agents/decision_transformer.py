@@ -19,7 +19,6 @@ It has no critics. Its target comes from the data's safe returns, as labelled: w
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from dataclasses import dataclass
 
@@ -27,14 +26,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saferule_core.agents.base import REPORT_EVERY, Agent, register
+from saferule_core.agents.base import Agent, register
+from saferule_core.agents.cloning import CloningLearner
 from saferule_core.agents.memory import LONGEST_MEMORY
-from saferule_core.agents.networks import move_towards
 from saferule_core.agents.return_conditioned import contexts, deployed_target
 from saferule_core.agents.transformer import CausalActor
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import SaferuleError
-from saferule_core.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -94,36 +92,20 @@ class DecisionTransformer(Agent):
         return DecisionTransformerLearner(self, data, seed, config)
 
 
-class DecisionTransformerLearner:
-    """The training step, starting from an agent's present weights; it also sets the deployed targets from `data`."""
+class DecisionTransformerLearner(CloningLearner):
+    """The training step; it also sets the deployed targets from `data`."""
+
+    Optimiser = torch.optim.AdamW
 
     def __init__(self, agent: Agent, data: Transitions, seed: int, config: DecisionTransformerConfig) -> None:
-        self.config = config
-        self.average = agent.actor
         agent.aim(data, agent.contexts(data), config.target_quantile)
-        self.actor = copy.deepcopy(agent.actor)
-        self.optimiser = torch.optim.AdamW(self.actor.parameters(), lr=config.learning_rate, fused=True)
-        self.generator = torch.Generator().manual_seed(seed)
+        super().__init__(agent, len(data), seed, config)
         self.inputs = agent.inputs(data)
         self.actions = torch.from_numpy(data.actions)
 
-    def run(self, steps: int, progress: Progress) -> None:
-        """Take `steps` gradient steps and report as phase "training"."""
-        for step in range(steps):
-            loss = self.update()
-            if step % REPORT_EVERY == 0:
-                progress("training", step / steps, f"step {step} of {steps}", policy_loss=float(loss))
-        progress("training", 1.0, f"{steps} steps")
-
-    def update(self) -> Tensor:
-        """Take one regression step on the actions of every step of a fresh batch of windows."""
-        rows = torch.randint(len(self.inputs), (self.config.batch_size,), generator=self.generator)
+    def loss(self, rows: Tensor) -> Tensor:
+        """Return the error over the actions of every step of the windows that end at `rows`."""
         observations, done, present, contexts = self.inputs.batch(rows)
         wanted = torch.cat([done, self.actions.index_select(0, rows)[:, None]], dim=1)
         errors = (self.actor.trace(observations, done, present, contexts) - wanted).square().mean(2)
-        loss = (errors * present).sum() / present.sum()
-        self.optimiser.zero_grad()
-        loss.backward()
-        self.optimiser.step()
-        move_towards(self.average, self.actor, self.config.policy_rate)
-        return loss.detach()
+        return (errors * present).sum() / present.sum()

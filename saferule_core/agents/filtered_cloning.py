@@ -12,17 +12,16 @@ reward of percentile cloning (arXiv 2106.01345, section 5.1).
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saferule_core.agents.base import REPORT_EVERY, Agent, register
-from saferule_core.agents.networks import HIDDEN, Actor, move_towards
+from saferule_core.agents.base import Agent, register
+from saferule_core.agents.cloning import CloningLearner
+from saferule_core.agents.networks import HIDDEN, Actor
 from saferule_core.data.transitions import Transitions
-from saferule_core.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -56,37 +55,19 @@ class FilteredCloning(Agent):
         return FilteredCloningLearner(self, data, seed, config)
 
 
-class FilteredCloningLearner:
-    """The training step, starting from an agent's present weights, on what `data` holds worth imitating."""
+class FilteredCloningLearner(CloningLearner):
+    """The training step, on what `data` holds worth imitating."""
 
     def __init__(self, agent: Agent, data: Transitions, seed: int, config: FilteredCloningConfig) -> None:
-        self.config = config
-        self.average = agent.actor
-        self.actor = copy.deepcopy(agent.actor)
-        self.optimiser = torch.optim.Adam(self.actor.parameters(), lr=config.learning_rate, fused=True)
-        self.generator = torch.Generator().manual_seed(seed)
         chosen = data.select_episodes(worth_imitating(data, config))
+        super().__init__(agent, len(chosen), seed, config)
         self.table = torch.from_numpy(np.concatenate([chosen.observations, chosen.actions], axis=1))
         self.columns = [data.obs_dim, data.action_dim]
 
-    def run(self, steps: int, progress: Progress) -> None:
-        """Take `steps` gradient steps and report as phase "training"."""
-        for step in range(steps):
-            loss = self.update()
-            if step % REPORT_EVERY == 0:
-                progress("training", step / steps, f"step {step} of {steps}", policy_loss=float(loss))
-        progress("training", 1.0, f"{steps} steps")
-
-    def update(self) -> Tensor:
-        """Take one regression step on a fresh batch."""
-        rows = torch.randint(len(self.table), (self.config.batch_size,), generator=self.generator)
+    def loss(self, rows: Tensor) -> Tensor:
         observations, actions = self.table.index_select(0, rows).split(self.columns, dim=1)
-        loss = (self.actor(observations) - actions).square().mean()
-        self.optimiser.zero_grad()
-        loss.backward()
-        self.optimiser.step()
-        move_towards(self.average, self.actor, self.config.policy_rate)
-        return loss.detach()
+        return (self.actor(observations) - actions).square().mean()
+
 
 
 def worth_imitating(data: Transitions, config: FilteredCloningConfig) -> np.ndarray:

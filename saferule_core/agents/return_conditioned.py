@@ -11,7 +11,6 @@ critics. Its target comes from the data's safe returns, as labelled: wrong label
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from dataclasses import dataclass
 
@@ -19,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saferule_core.agents.base import REPORT_EVERY, Agent, register
-from saferule_core.agents.networks import HIDDEN, ConditionedActor, move_towards
+from saferule_core.agents.base import Agent, register
+from saferule_core.agents.cloning import CloningLearner
+from saferule_core.agents.networks import HIDDEN, ConditionedActor
 from saferule_core.agents.returns import discounted_to_go
 from saferule_core.data.transitions import Transitions
-from saferule_core.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -66,38 +65,20 @@ class ReturnConditioned(Agent):
         return ReturnConditionedLearner(self, data, seed, config)
 
 
-class ReturnConditionedLearner:
-    """The training step, starting from an agent's present weights; it also sets the deployed targets from `data`."""
+class ReturnConditionedLearner(CloningLearner):
+    """The training step; it also sets the deployed targets from `data`."""
 
     def __init__(self, agent: Agent, data: Transitions, seed: int, config: ReturnConditionedConfig) -> None:
-        self.config = config
         context = contexts(data, config)
-        self.average = agent.actor
-        self.average.target.copy_(torch.from_numpy(deployed_target(data, context, config)))
-        self.actor = copy.deepcopy(agent.actor)
-        self.optimiser = torch.optim.Adam(self.actor.parameters(), lr=config.learning_rate, fused=True)
-        self.generator = torch.Generator().manual_seed(seed)
+        agent.actor.target.copy_(torch.from_numpy(deployed_target(data, context, config)))
+        super().__init__(agent, len(data), seed, config)
         self.table = torch.from_numpy(np.concatenate([data.observations, context, data.actions], axis=1))
         self.columns = [data.obs_dim, 2, data.action_dim]
 
-    def run(self, steps: int, progress: Progress) -> None:
-        """Take `steps` gradient steps and report as phase "training"."""
-        for step in range(steps):
-            loss = self.update()
-            if step % REPORT_EVERY == 0:
-                progress("training", step / steps, f"step {step} of {steps}", policy_loss=float(loss))
-        progress("training", 1.0, f"{steps} steps")
-
-    def update(self) -> Tensor:
-        """Take one regression step on a fresh batch."""
-        rows = torch.randint(len(self.table), (self.config.batch_size,), generator=self.generator)
+    def loss(self, rows: Tensor) -> Tensor:
         observations, context, actions = self.table.index_select(0, rows).split(self.columns, dim=1)
-        loss = (self.actor(observations, context) - actions).square().mean()
-        self.optimiser.zero_grad()
-        loss.backward()
-        self.optimiser.step()
-        move_towards(self.average, self.actor, self.config.policy_rate)
-        return loss.detach()
+        return (self.actor(observations, context) - actions).square().mean()
+
 
 
 def contexts(data: Transitions, config: ReturnConditionedConfig) -> np.ndarray:
