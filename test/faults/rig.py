@@ -174,6 +174,7 @@ class Rig(RosGraph):
     def __init__(self, folder: Path, rate_hz: float = 20.0, own_clock: bool = False, **spec: float) -> None:
         super().__init__(folder)
         self.own_clock = own_clock
+        self._swapper = None
         self.spec = parse_spec(spec_text(rate_hz, **spec), "point.yaml")
         self.spec_path = self.folder / "point.yaml"
         self.spec_path.write_text(self.spec.text, encoding="utf-8")
@@ -227,9 +228,13 @@ class Rig(RosGraph):
         self._processes[node].send_signal(signal.SIGCONT)
 
     def swap(self, policy_id: str) -> SwapPolicy.Response:
-        """Ask the executor for another policy."""
-        request = SwapPolicy.Request(policy_id=policy_id, reason="test")
-        return self.call(SwapPolicy, "policy_executor/swap_policy", request)
+        """Ask the executor for another policy, by a client that stays, as the unlearning server's does."""
+        if self._swapper is None:
+            self._swapper = self.node.create_client(SwapPolicy, "policy_executor/swap_policy")
+        self.wait_until(self._swapper.service_is_ready, "the executor's swap service")
+        answer = self._swapper.call_async(SwapPolicy.Request(policy_id=policy_id, reason="test"))
+        self.wait_until(answer.done, "an answer to the swap")
+        return answer.result()
 
     def rearm(self) -> None:
         """Do what an operator does after a stop: reset the monitor, resume the executor, see it drive.
