@@ -236,6 +236,23 @@ class Rig(RosGraph):
         self.wait_until(answer.done, "an answer to the swap")
         return answer.result()
 
+    def ask_for(self, policy_id: str, patience_s: float) -> bool:
+        """Ask for another policy where the executor may be dead; return whether it drives, as far as one hears."""
+        client = self.node.create_client(SwapPolicy, "policy_executor/swap_policy")
+        try:
+            if not client.wait_for_service(patience_s):
+                return False
+            answered = threading.Event()
+            answer = client.call_async(SwapPolicy.Request(policy_id=policy_id, reason="test"))
+            answer.add_done_callback(lambda _answer: answered.set())
+            return answered.wait(patience_s) and answer.result().success
+        finally:
+            self.node.destroy_client(client)
+
+    def has_ended(self, node: str) -> bool:
+        """Return whether a process has ended by itself."""
+        return self._processes[node].poll() is not None
+
     def rearm(self) -> None:
         """Do what an operator does after a stop: reset the monitor, resume the executor, see it drive.
 
