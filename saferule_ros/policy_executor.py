@@ -17,12 +17,14 @@ import sys
 import time
 
 import torch
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from saferule.msg import CostStatus, PolicyStatus
+from saferule.srv import SwapPolicy
 from saferule_core.control import Controller, ControlSettings, ControlState, ResumeRefused, Tick
 from saferule_core.control.settings import OOD_MODES
 from saferule_core.signals import write_commands
@@ -75,7 +77,7 @@ class PolicyExecutor(ManagedNode):
         if settings.ood != "off" and not self._controller.checks_ranges:
             self.get_logger().warning(f"{policy_id[:12]} does not know the ranges of its training data: not checked")
         defaults = (self.parameter(name) for name in ("blend_ticks", "shadow_s", "shadow_threshold", "probation_s"))
-        self._swapping = Swapping(self, spec, store, SwapDefaults(*defaults))
+        self._swapping = Swapping(self, self._controller, store, SwapDefaults(*defaults))
         self._writer = PolicyStatusWriter(spec)
         self._status = self.create_publisher(PolicyStatus, "policy_status", STATUS)
         self._messages = {topic: make_message(kind) for topic, kind in spec.command_topics.items()}
@@ -89,8 +91,11 @@ class PolicyExecutor(ManagedNode):
             self.create_subscription(CostStatus, "cost_status", self._on_cost, STATUS),
             *self._marker_subscription(),
         ]
-        self._swapping.begin_service(self._controller)
         self._services_made = [
+            # A service that awaits occupies its callback group: in the default one it would hold up the ticks.
+            self.create_service(
+                SwapPolicy, "~/swap_policy", self._swapping.on_swap, callback_group=MutuallyExclusiveCallbackGroup()
+            ),
             self.create_service(Trigger, "~/hold", self._on_hold),
             self.create_service(Trigger, "~/resume", self._on_resume),
         ]

@@ -1,7 +1,7 @@
 """How a policy gets into the executor's loop, and out of it again: everything but the assignment is done aside.
 
-    swapping = Swapping(node, spec, store, defaults)
-    swapping.begin_service(controller)            # ~/swap_policy
+    swapping = Swapping(node, controller, store, defaults)
+    node.create_service(SwapPolicy, "~/swap_policy", swapping.on_swap, callback_group=MutuallyExclusiveCallbackGroup())
     swapping.after_tick()                         # a shadow that has finished takes over, or is refused
     swapping.record_failure(reverted)             # the store learns what the loop did by itself
 
@@ -78,34 +78,25 @@ def load(store: PolicyStore, name: str, spec: RobotSpec) -> tuple[str, Policy]:
 
 
 class Swapping:
-    """The swap service of one executor node, its loader thread, and a swap that is under way."""
+    """What one executor node does about swaps, its loader thread, and a swap that is under way."""
 
-    def __init__(self, node: ManagedNode, spec: RobotSpec, store: PolicyStore, defaults: SwapDefaults) -> None:
-        self._node, self._spec, self._store, self._defaults = node, spec, store, defaults
+    def __init__(
+        self, node: ManagedNode, controller: Controller, store: PolicyStore, defaults: SwapDefaults
+    ) -> None:
+        self._node, self._controller, self._store, self._defaults = node, controller, store, defaults
+        self._spec = controller.spec
         self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="policy_loader")
         self._under_way: _Swap | None = None
-        # A service that awaits occupies its callback group: in the default one it would hold up the ticks.
         self._loaded = node.create_guard_condition(self._on_loaded, MutuallyExclusiveCallbackGroup())
-        self._service = None
-
-    def begin_service(self, controller: Controller) -> None:
-        """Offer ~/swap_policy for a control loop."""
-        self._controller = controller
-        self._service = self._node.create_service(
-            SwapPolicy, "~/swap_policy", self._on_swap, callback_group=MutuallyExclusiveCallbackGroup()
-        )
 
     def close(self) -> None:
-        """End the service, and wait for the loader thread."""
-        self.abandon("policy_executor was cleaned up")
-        if self._service is not None:
-            self._node.destroy_service(self._service)
+        """Wait for the loader thread, and end it."""
         self._node.destroy_guard_condition(self._loaded)
         self._loader.shutdown(wait=True)
 
     def abandon(self, why: str) -> None:
         """Refuse a shadow that has not finished: nobody ticks any more."""
-        if self._controller_has_shadow():
+        if self._controller.shadow is not None:
             self._controller.begin_shadow(None)
             self._finish(SwapRefused(f"expected the shadow to finish, found that {why}"))
 
@@ -116,7 +107,7 @@ class Swapping:
 
     # -- in the executor's thread ------------------------------------------------------------------------------------
 
-    async def _on_swap(self, request: SwapPolicy.Request, response: SwapPolicy.Response) -> SwapPolicy.Response:
+    async def on_swap(self, request: SwapPolicy.Request, response: SwapPolicy.Response) -> SwapPolicy.Response:
         """Read the policy aside, then exchange it; answers when it drives, or with the reason why it does not."""
         controller, log = self._controller, self._node.get_logger()
         response.previous_id = controller.policy_id
@@ -151,7 +142,7 @@ class Swapping:
     def _on_loaded(self) -> None:
         """Runs in the executor's thread, so never during a tick."""
         swap = self._under_way
-        if swap is None or not swap.loading.done() or self._controller_has_shadow():
+        if swap is None or not swap.loading.done() or self._controller.shadow is not None:
             return
         error = swap.loading.exception()
         if error is not None:
@@ -191,9 +182,6 @@ class Swapping:
             swap.answer.set_exception(SwapRefused(f"expected a policy that answers, found {error!r}"))
         else:
             swap.answer.set_result(self._controller.statistics.last_swap_tick)
-
-    def _controller_has_shadow(self) -> bool:
-        return self._service is not None and self._controller.shadow is not None
 
     # -- in the loader's thread --------------------------------------------------------------------------------------
 

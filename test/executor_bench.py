@@ -92,8 +92,10 @@ class Bench:
         return self.commands[-1].wrench.force.x
 
     def _told(self):
-        newest = self.statuses[-1] if self.statuses else None
-        return newest if newest is not None and nanoseconds(newest.header.stamp) == self.now_ns else None
+        """Return the status of this period's tick, once it and the command are here."""
+        newest = [messages[-1] for messages in (self.commands, self.statuses) if messages]
+        arrived = len(newest) == 2 and all(nanoseconds(message.header.stamp) == self.now_ns for message in newest)
+        return newest[1] if arrived else None
 
     def monitor(self, policy_id="", **fields):
         """Speak as the cost monitor."""

@@ -183,8 +183,8 @@ def test_a_swap_is_blended_over_its_ticks(site):
     answer = bench.swap(site.second, blend_ticks=30)
     assert answer.success, answer.message
     bench.steps(30)
-    first = next(n for n, status in enumerate(bench.statuses) if status.policy_id == site.second)
-    forces = [message.wrench.force.x for message in bench.commands[len(bench.commands) - len(bench.statuses) + first :]]
+    first = next(nanoseconds(status.header.stamp) for status in bench.statuses if status.policy_id == site.second)
+    forces = [sent.wrench.force.x for sent in bench.commands if nanoseconds(sent.header.stamp) >= first]
     assert all(-3.5 * 0.51 < after <= before for before, after in itertools.pairwise(forces))
     assert bench.force() == pytest.approx(-3.5 / 2, abs=1e-3)
 
@@ -226,7 +226,7 @@ def test_an_executor_that_is_ended_leaves_the_safe_command(ros_graph, tmp_path, 
     path = write_yaml_of_point_robot(tmp_path / "point.yaml", point_yaml)
     spec, store = load_spec(path), PolicyStore(tmp_path / "store")
     store.activate(store.add(constant_agent(spec, 0.5), spec, Card(seed=0, created="2026-01-01")))
-    ros_graph.start("policy_executor", spec=path, store=store.root)
+    ros_graph.start("policy_executor", spec=path, store=store.root, input_timeout=60.0)
     bench = Bench(ros_graph)
     ros_graph.configure("policy_executor")
     ros_graph.wait_for_readers("odom", 1)
