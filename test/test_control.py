@@ -5,8 +5,10 @@ from types import SimpleNamespace as Message
 
 import numpy as np
 import pytest
+import torch
 
-from saferule_core.agents.memory import LONGEST_MEMORY
+from saferule_core import agents
+from saferule_core.agents.memory import LONGEST_MEMORY, Memory
 from saferule_core.control import Controller, ControlSettings, ControlState, ProbationTerms, ResumeRefused, Shadow
 from saferule_core.data.ranges import ObservationRanges
 
@@ -313,6 +315,29 @@ def test_a_pause_of_the_clock_is_no_silence(watched):
     controller.update("odom", odometry(0.0, 1.1), 0)
     tick = controller.tick(1_000_000_000 + TICK)
     assert tick.state is ControlState.RUNNING and tick.timing.missed == 0
+
+
+@pytest.mark.parametrize("algorithm", agents.algorithms())
+def test_every_agent_drives_and_is_swapped_with_the_memory_of_what_was_done(point_spec, algorithm):
+    torch.manual_seed(0)
+    small = {"context": 6} if algorithm == "decision_transformer" else {"hidden": (8, 8)}
+    agent = agents.build(algorithm, point_spec.obs_dim, point_spec.action_dim, small)
+    controller = Controller(point_spec, Constant(0.25), "first")
+    run(controller, [1.0, 2.0, 3.0])
+    controller.swap(agent, "second")
+    memory = Memory(LONGEST_MEMORY, point_spec.obs_dim, point_spec.action_dim)
+    for x in (1.0, 2.0, 3.0):
+        memory.add(observed(point_spec, x), np.full((1, 2), 0.25, np.float32))
+    controller.update("odom", odometry(4.0, 1.3), 0)
+    tick = controller.tick(1_000_000_000 + 3 * TICK)
+    expected = point_spec.command(agent.act(observed(point_spec, 4.0), memory)[0])["force_x"]
+    assert tick.state is ControlState.RUNNING
+    assert tick.command["force_x"] == pytest.approx(expected, abs=1e-5)
+
+
+def observed(spec, x):
+    """Return the observation (1, obs_dim) of a position x [m]."""
+    return spec.observe(spec.derive({"x": x, "y": 0.0, "heading_sin": 0.0, "heading_cos": 1.0}))[None]
 
 
 # -- swapping ------------------------------------------------------------------------------------------------------
