@@ -25,6 +25,7 @@ import numpy as np
 import saferule_core
 from saferule_core.agents import Agent
 from saferule_core.data.bags import read_bags
+from saferule_core.data.ranges import ranges_of
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import SpecError
 from saferule_core.progress import Progress, silent, within
@@ -160,6 +161,7 @@ def make_candidate(
                 "bags": {"retain": retained.card(), "forget": forgotten.card()},
             },
             origin=origin,
+            ranges=ranges_of(retain),
         )
         policy_id = store.add(result.agent, spec, card)
     else:

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from saferule_core.agents import is_foreign
 from saferule_core.data.bag_files import find_bag
 from saferule_core.data.reading import USUAL, ReadOptions
 from saferule_core.errors import SimulationError, StoreError, UnlearningError
 from saferule_core.spec import RobotSpec
 from saferule_core.store.store import PolicyStore
-from saferule_core.unlearning.base import METHODS
+from saferule_core.unlearning.base import METHODS, foreign_policy
 from saferule_core.validation.gate import GateRules
 
 
@@ -60,7 +61,8 @@ def check_request(request: RepairRequest, spec: RobotSpec, store: PolicyStore, v
         validate: the candidate will be validated, so a simulated robot is needed.
 
     Raises:
-        UnlearningError: nothing to forget, nothing to retain, the same bag on both sides, or no such method.
+        UnlearningError: nothing to forget, nothing to retain, the same bag on both sides, no such method, or a policy
+            of another tool.
         DataError: a bag does not exist or is none, or a rule of the gate is out of range.
         StoreError: no such policy, it was made for another robot description, or the store takes signed policies only
             and there is no key to sign the candidate with.
@@ -84,6 +86,8 @@ def check_request(request: RepairRequest, spec: RobotSpec, store: PolicyStore, v
             f"policy {incumbent_id[:12]}: expected one made for {spec.source} (spec {spec.hash[:12]}), found one for "
             f"{card.spec_name} (spec {card.spec_hash[:12]}); use the robot description that it was trained with"
         )
+    if is_foreign(card.algorithm):
+        raise UnlearningError(foreign_policy(f"policy {incumbent_id[:12]}", card.algorithm))
     for path in (*request.forget, *request.retain):
         find_bag(Path(path), request.reading)
     store.check_can_add()
