@@ -25,6 +25,9 @@ from saferule_core.store.store import PolicyStore
 from saferule_core.unlearning.base import METHODS
 from saferule_core.validation.gate import GateRules
 
+MOST_SECONDS = 1e10
+"""Times beyond this [s] are none: nanoseconds of them have to fit into 64 bits."""
+
 
 @dataclass(frozen=True)
 class TimeRange:
@@ -198,9 +201,9 @@ def check_bag_names(request: RepairRequest) -> None:
 def check_ranges(ranges: Iterable[TimeRange], trusted: set[str]) -> None:
     """Raise UnlearningError if a time range is none, or lies in a trusted bag."""
     for each in ranges:
-        if not each.start < each.end:
+        if not -MOST_SECONDS < each.start < each.end < MOST_SECONDS:
             raise UnlearningError(
-                f"{each.bag}: time range: expected an end after its start, found {each.start:g} to {each.end:g} s"
+                f"{each.bag}: time range: expected seconds, end after start, found {each.start:g} to {each.end:g}"
             )
         if same(each.bag) in trusted:
             raise UnlearningError(f"{each.bag}: expected a bag either trusted or with parts to forget, found both")
