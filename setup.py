@@ -12,6 +12,6 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=("saferule_core", "saferule_core.*", "saferule_ros", "saferule_ros.*")),
     # Pip cannot resolve these together with the rest on Python 3.11: requirements-safety-gymnasium.txt says how.
-    extras_require={"safety-gymnasium": ["safety-gymnasium==1.0.0"]},
+    extras_require={"safety-gymnasium": ["safety-gymnasium==1.0.0"], "onnx": ["onnxruntime>=1.17"]},
     data_files=[("share/ament_index/resource_index/packages", ["resource/saferule"])],
 )

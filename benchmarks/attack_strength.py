@@ -26,7 +26,7 @@ from benchmarks.unlearning.evaluate import Course
 from benchmarks.unlearning.grid import CONFIG
 from saferule_core import attacks
 from saferule_core.agents import Agent
-from saferule_core.repair import relabelling
+from saferule_core.candidate import relabelling
 from saferule_core.spec import load_spec
 from saferule_core.unlearning import UnlearningProblem, unlearn
 

@@ -19,6 +19,7 @@ import numpy as np
 import saferule_core
 from saferule_core.agents.base import Agent
 from saferule_core.data.bags import BagContents, read_bags
+from saferule_core.data.reading import USUAL, ReadOptions
 from saferule_core.data.topic_summary import TopicSummary, topic_summaries
 from saferule_core.data.transitions import Transitions
 from saferule_core.detection import Case, detect
@@ -87,6 +88,7 @@ def inspect_bags(
     max_share: float = 0.3,
     seed: int = 0,
     progress: Progress = silent,
+    options: ReadOptions = USUAL,
 ) -> Inspection:
     """Read and judge bags.
 
@@ -95,6 +97,7 @@ def inspect_bags(
         agent, policy: what was trained on the bags, and its id, where there is one.
         false_alarm_rate: share of honest episodes that may be suspected. max_share: most episodes to suspect.
         progress: gets the phases "loading" and "detecting"; may raise `Cancelled`.
+        options: of reading.
 
     Raises:
         DataError: a bag cannot be read. DetectionError: too few episodes, or a rate is out of range.
@@ -102,13 +105,13 @@ def inspect_bags(
     believed = {os.path.realpath(path) for path in trusted}
     every = [*map(str, paths)]
     every += [str(path) for path in trusted if os.path.realpath(path) not in {os.path.realpath(p) for p in paths}]
-    contents, logged = _read(every, spec, within(progress, 0.0, 0.5))
+    contents, logged = _read(every, spec, within(progress, 0.0, 0.5), options)
     data = contents.transitions
     honest = [bag for bag in contents.bags if os.path.realpath(bag.path) in believed]
     trusted_episodes = np.array([episode for bag in honest for episode in bag.episodes], np.int64)
     costs, rewards = recomputed(spec, data)
     if costs is None:
-        costs = _costs_of_bags(every, spec, contents, logged)
+        costs = _costs_of_bags(every, spec, contents, logged, options)
     case = Case(
         data, trusted_episodes, costs if logged else None, rewards if spec.reward.topic is not None else None, agent,
         spec.feature_names, tuple(channel.name for channel in spec.action), seed,
@@ -137,7 +140,7 @@ def inspect_bags(
             )
             for episode, name in zip(record.episodes, record.episode_names, strict=True)
         )
-        topics = topic_summaries(record.path)
+        topics = topic_summaries(record.path, options)
         bags.append(InspectedBag(record.path, topics, episodes, record.steps, record.commands, is_trusted))
     suspects = SuspectsFile(
         robot=spec.name, spec_hash=spec.hash, created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -151,24 +154,26 @@ def inspect_bags(
     )
 
 
-def _read(paths: Sequence[str], spec: RobotSpec, progress: Progress) -> tuple[BagContents, bool]:
+def _read(
+    paths: Sequence[str], spec: RobotSpec, progress: Progress, options: ReadOptions
+) -> tuple[BagContents, bool]:
     """Read the bags with their logged costs if all of them have these, else with recomputed ones; say which."""
     if spec.cost.logged is not None:
         try:
-            return read_bags(paths, spec, "logged", progress), True
+            return read_bags(paths, spec, "logged", progress, options=options), True
         except DataError:
             pass  # a bag without labels can still be judged by its sensors; one that is damaged fails again below
-    return read_bags(paths, spec, "recomputed", progress), False
+    return read_bags(paths, spec, "recomputed", progress, options=options), False
 
 
 def _costs_of_bags(
-    paths: Sequence[str], spec: RobotSpec, contents: BagContents, logged: bool
+    paths: Sequence[str], spec: RobotSpec, contents: BagContents, logged: bool, options: ReadOptions
 ) -> np.ndarray | None:
     """Return the costs that the bags' sensors say, (N,); None where a second reading has other rows than the first."""
     data = contents.transitions
     if not logged:
         return data.costs
-    again = read_bags(paths, spec, "recomputed").transitions
+    again = read_bags(paths, spec, "recomputed", options=options).transitions
     return again.costs if np.array_equal(again.observations, data.observations) else None
 
 

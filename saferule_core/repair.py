@@ -6,55 +6,33 @@
     if outcome.accepted:
         store.activate(outcome.candidate.policy_id, reason="passed validation")
 
-The command line and the ROS server run this; neither has a loop of its own. Costs are recomputed from the sensors when
-bags are read, a candidate is never activated here, and one whose own method calls it a failure is neither stored nor
-validated.
+With `keep=Checkpoints("repairs/1")` every phase leaves its result on disk, and `resume` goes on from there after the
+process has died. The command line and the ROS server run this; neither has a loop of its own. Costs are recomputed from
+the sensors when bags are read, a candidate is never activated here, and one whose own method calls it a failure is
+neither stored nor validated.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 
 import saferule_core
-from saferule_core.agents import Agent
-from saferule_core.data.bags import read_bags
-from saferule_core.data.transitions import Transitions
-from saferule_core.errors import SpecError
+from saferule_core.candidate import Candidate, kept_candidate, make_candidate
+from saferule_core.checkpoints import NOWHERE, Checkpoints
+from saferule_core.data.reading import ReadOptions
 from saferule_core.progress import Progress, silent, within
 from saferule_core.repair_report import repair_report, write_repair_report
 from saferule_core.sim.rollout import EpisodeRecord, run_episodes
 from saferule_core.spec import RobotSpec
-from saferule_core.store import Card, Origin, PolicyStore, bundle
-from saferule_core.store.origin import asker, bag_origins
-from saferule_core.unlearning import UnlearningProblem, UnlearningResult, unlearn
+from saferule_core.store import PolicyStore, bundle
+from saferule_core.store.origin import asker
 from saferule_core.unlearning.request import RepairRequest, check_request
-from saferule_core.validation.gate import GateRules, Verdict, judge, safe_mean_return
-
-_LOSSES_KEPT = 1000
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What unlearning made.
-
-    policy_id: in the store; None if the method says that it failed. incumbent_id: the policy it was made from.
-    losses: one entry per progress report. safe_return: mean return of the retained data's safe episodes.
-    data: facts about the data for people (digests, counts).
-    """
-
-    policy_id: str | None
-    incumbent_id: str
-    result: UnlearningResult
-    losses: tuple[dict[str, Any], ...]
-    safe_return: float | None
-    data: dict[str, str]
+from saferule_core.validation.gate import GateRules, Verdict, judge
 
 
 @dataclass(frozen=True)
@@ -89,26 +67,70 @@ def repair(
     workers: int = 1,
     nice: int = 0,
     progress: Progress = silent,
+    keep: Checkpoints = NOWHERE,
 ) -> RepairOutcome:
     """Unlearn, store, validate and report.
 
     Args:
         out: directory for report.json and report.html; None for no report.
         workers: simulated robots that validate at the same time. nice: how much to lower their priority, 0 to 19.
-        progress: gets the phases "loading", "unlearning", "validating", "storing"; may raise `Cancelled`.
+        progress: gets the phases "loading", "detecting" (if asked for), "unlearning", "validating", "storing"; may
+            raise `Cancelled`.
+        keep: where the results of the phases are kept.
 
     Raises:
         SaferuleError: the request makes no sense (see `check_request`), or a step failed; the message says why.
         Cancelled: `progress` asked for a stop.
     """
-    check_request(request, spec, store)
-    candidate = make_candidate(request, spec, store, progress=within(progress, 0.0, 0.5))
+    request = keep.begin(request, spec, check_request(request, spec, store))
+    return _carry_on(request, spec, store, out, workers, nice, progress, keep)
+
+
+def resume(
+    spec: RobotSpec,
+    store: PolicyStore,
+    keep: Checkpoints,
+    *,
+    out: str | Path | None = None,
+    workers: int = 1,
+    nice: int = 0,
+    reading: ReadOptions | None = None,
+    progress: Progress = silent,
+) -> RepairOutcome:
+    """Go on with a repair that broke off, from what `keep` has of it. Arguments and errors as `repair`.
+
+    reading: how bags are read from now on, if they have to be read again; None as before.
+
+    Raises:
+        DataError: there is nothing to go on with; see `Checkpoints.resume`.
+    """
+    request = keep.resume(spec)
+    if reading is not None:
+        request = replace(request, reading=reading)
+    return _carry_on(request, spec, store, out, workers, nice, progress, keep)
+
+
+def _carry_on(
+    request: RepairRequest,
+    spec: RobotSpec,
+    store: PolicyStore,
+    out: str | Path | None,
+    workers: int,
+    nice: int,
+    progress: Progress,
+    keep: Checkpoints,
+) -> RepairOutcome:
+    """Take every phase that `keep` has no result of."""
+    progress = keep.watching(progress)
+    candidate = kept_candidate(keep, store)
+    if candidate is None:
+        candidate = make_candidate(request, spec, store, progress=within(progress, 0.0, 0.5), keep=keep)
     validation = None
     if candidate.policy_id is not None:
         validation = validate(
             spec, store, candidate.policy_id, candidate.incumbent_id, request.rules(spec), request.seed,
             safe_return=candidate.safe_return, workers=workers, nice=nice, progress=within(progress, 0.5, 0.97),
-            asked_by=request.asked_by,
+            asked_by=request.asked_by, keep=keep,
         )  # fmt: skip
         accepted, message = validation.verdict.accepted, validation.verdict.message
     else:
@@ -120,61 +142,6 @@ def repair(
         page = write_repair_report(data, out, store, candidate.policy_id)
     progress("storing", 1.0, "done")
     return RepairOutcome(accepted, message, candidate, validation, request.rules(spec).cost_limit, page)
-
-
-def make_candidate(
-    request: RepairRequest, spec: RobotSpec, store: PolicyStore, *, progress: Progress = silent
-) -> Candidate:
-    """Read the bags, unlearn, and put the candidate into the store. Raises as `repair`."""
-    incumbent_id = check_request(request, spec, store, validate=False)
-    limit = request.rules(spec).cost_limit
-    agent = bundle.load_agent(store.path(incumbent_id), spec)
-    retained = read_bags(request.retain, spec, progress=within(progress, 0.0, 0.15), options=request.reading)
-    forgotten = read_bags(request.forget, spec, progress=within(progress, 0.15, 0.2), options=request.reading)
-    retain, forget = retained.transitions, forgotten.transitions
-    origin = Origin(asker(request.asked_by), bag_origins(retained), bag_origins(forgotten))
-    losses: list[dict[str, Any]] = []
-    problem = UnlearningProblem(agent, retain, forget, limit, request.seed, relabelling(spec, retain))
-    watched = _recorded(losses, _as_phase("unlearning", within(progress, 0.2, 1.0)))
-    result = unlearn(request.method, problem, watched, **request.options)
-    safe_return = safe_mean_return(retain.episode_returns, retain.episode_costs, limit)
-    measures = {
-        f"{name}_action_distance": {"before": distance(agent, data), "after": distance(result.agent, data)}
-        for name, data in (("forget", forget), ("retain", retain))
-    }
-    policy_id = None
-    if result.succeeded:
-        card = Card(
-            seed=request.seed,
-            data={"retain": retain.digest(), "forget": forget.digest()},
-            parent=incumbent_id,
-            method=request.method,
-            details={
-                "cost_limit": limit,
-                "safe_return": safe_return,
-                "message": result.message,
-                "steps": result.steps,
-                "critics": result.critics,
-                "options": dict(request.options),
-                "measures": measures,
-                "bags": {"retain": retained.card(), "forget": forgotten.card()},
-            },
-            origin=origin,
-        )
-        policy_id = store.add(result.agent, spec, card)
-    else:
-        store.record(
-            "unlearning failed",
-            parents=[incumbent_id],
-            asked_by=origin.asked_by,
-            method=request.method,
-            seed=request.seed,
-            configuration=dict(request.options),
-            message=result.message,
-            **{name: msgspec.to_builtins(getattr(origin, name)) for name in ("used", "forgotten")},
-        )
-    facts = {**_facts("retain", request.retain, retain), **_facts("forget", request.forget, forget)}
-    return Candidate(policy_id, incumbent_id, result, _thinned(losses), safe_return, facts)
 
 
 def validate(
@@ -190,11 +157,13 @@ def validate(
     nice: int = 0,
     progress: Progress = silent,
     asked_by: str = "",
+    keep: Checkpoints = NOWHERE,
 ) -> Validation:
     """Drive two policies of the store from the same starts on simulated robots, judge, and write it into the history.
 
     Args:
         safe_return: yardstick of reward where the incumbent is unsafe; None takes the one on the candidate's card.
+        keep: where episodes and verdict are kept; what is there already is not driven again.
 
     Raises:
         StoreError: a policy is missing, damaged or for another robot.
@@ -207,8 +176,17 @@ def validate(
     for name in (candidate, incumbent):
         bundle.verify(store.path(name), spec)
     for name, start, who in ((incumbent, 0.0, "incumbent"), (candidate, 0.5, "candidate")):
-        share = _naming(who, within(progress, start, start + 0.5))
-        records.append(run_episodes(spec, store.path(name), seeds, workers=workers, nice=nice, progress=share))
+        share, driven = _naming(who, within(progress, start, start + 0.5)), keep.records(who)
+        missing = [each for each in seeds if each not in driven]
+        if missing:
+            more = run_episodes(
+                spec, store.path(name), missing, workers=workers, nice=nice, progress=share,
+                keep=lambda record, who=who: keep.keep_record(who, record),
+            )  # fmt: skip
+            driven |= {record.seed: record for record in more}
+        records.append([driven[each] for each in seeds])
+    if (judged := keep.verdict()) is not None:
+        return Validation(judged[0], tuple(records[0]), tuple(records[1]), seeds, judged[1])
     verdict = judge(records[0], records[1], rules, safe_return)
     store.record(
         "judged",
@@ -222,12 +200,9 @@ def validate(
         code_version=saferule_core.__version__,
         **{name: msgspec.to_builtins(getattr(verdict, name)) for name in ("incumbent", "candidate")},
     )
-    return Validation(verdict, tuple(records[0]), tuple(records[1]), seeds, time.perf_counter() - began)
-
-
-def distance(agent: Agent, data: Transitions) -> float:
-    """Return the mean of |pi(s) - a|^2 over the steps of `data`: how far the policy is from doing what was logged."""
-    return float(np.mean(agent.action_distance(data)))
+    seconds = time.perf_counter() - began
+    keep.keep_verdict(verdict, seconds)
+    return Validation(verdict, tuple(records[0]), tuple(records[1]), seeds, seconds)
 
 
 def validation_seeds(seed: int, episodes: int) -> tuple[int, ...]:
@@ -236,54 +211,8 @@ def validation_seeds(seed: int, episodes: int) -> tuple[int, ...]:
     return tuple(int(value) for value in dict.fromkeys(drawn.tolist()))[:episodes]
 
 
-def relabelling(spec: RobotSpec, data: Transitions) -> Callable[[Transitions], Transitions] | None:
-    """Return `spec.relabel` where costs can be computed from observations alone, else None.
-
-    Bags are read with recomputed costs either way; this is for states that an audit imagines.
-    """
-    try:
-        spec.relabel(data.select_episodes([0]))
-    except SpecError:
-        return None
-    return spec.relabel
-
-
-def _facts(name: str, bags: Sequence[str], data: Transitions) -> dict[str, str]:
-    costs = data.episode_costs
-    return {
-        f"{name} set": data.digest(),
-        f"{name} bags": ", ".join(Path(path).name for path in bags),
-        f"{name} episodes": f"{data.episode_count} ({len(data)} steps), mean recomputed cost {costs.mean():.1f}",
-    }
-
-
-def _as_phase(phase: str, progress: Progress) -> Progress:
-    """Report under one phase; the inner one goes into the message."""
-
-    def renamed(inner: str, fraction: float, message: str = "", **losses: float) -> None:
-        progress(phase, fraction, message if inner == phase else f"{inner}: {message}".rstrip(": "), **losses)
-
-    return renamed
-
-
 def _naming(who: str, progress: Progress) -> Progress:
     def named(phase: str, fraction: float, message: str = "", **losses: float) -> None:
         progress(phase, fraction, f"{who}: {message}", **losses)
 
     return named
-
-
-def _recorded(losses: list[dict[str, Any]], progress: Progress) -> Progress:
-    """Keep every loss that is reported in `losses`."""
-
-    def recording(phase: str, fraction: float, message: str = "", **values: float) -> None:
-        if values:
-            losses.append({"phase": phase, "fraction": fraction, **values})
-        progress(phase, fraction, message, **values)
-
-    return recording
-
-
-def _thinned(losses: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
-    stride = 1 + len(losses) // _LOSSES_KEPT
-    return tuple(dict(entry) for entry in losses[::stride])

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 import saferule_core
+from saferule_core.detection.suspects import SuspectEpisode
 from saferule_core.sim.rollout import EpisodeRecord
 from saferule_core.spec import RobotSpec
 from saferule_core.store import PolicyStore
@@ -34,7 +35,8 @@ from saferule_core.validation.report_data import (
 )
 
 if TYPE_CHECKING:
-    from saferule_core.repair import Candidate, Validation
+    from saferule_core.candidate import Candidate
+    from saferule_core.repair import Validation
 
 _PATH_POINTS = 400
 
@@ -46,9 +48,11 @@ def repair_report(
     result = candidate.result
     limit = request.rules(spec).cost_limit
     data = validation_report(spec, limit, candidate.incumbent_id, candidate.policy_id, validation)
+    suspected = {f"{Path(each.bag).name}, {each.episode}": _why(each) for each in candidate.about.detected}
     facts = {
         **data.facts,
-        "Data": candidate.data,
+        "Data": candidate.about.facts,
+        **({"Suspected, and forgotten": suspected} if suspected else {}),
         "Run": {
             "method": request.method,
             "seed": str(request.seed),
@@ -119,6 +123,12 @@ def write_repair_report(data: ReportData, out: str | Path, store: PolicyStore, p
     if policy_id is not None:
         store.add_report(policy_id, report_data.encode(data))
     return write_report(data, out)
+
+
+def _why(suspect: SuspectEpisode) -> str:
+    """Return why an episode was suspected."""
+    p_value = "not calibrated" if suspect.p_value is None else f"p = {suspect.p_value:.3f}"
+    return f"{suspect.reason} (suspicion {suspect.score:.2f}, {p_value})"
 
 
 def _policy(policy_id: str, records: Sequence[EpisodeRecord]) -> PolicySection:

@@ -116,6 +116,19 @@ class SignalReader:
         """Return the time of the oldest of the newest messages [ns]; None before every topic has spoken."""
         return min(self._stamps.values()) if len(self._stamps) == len(self._by_topic) else None
 
+    def ages(self, now_ns: int) -> dict[str, float]:
+        """Return the age at time `now_ns` [ns] of each signal that is read from a topic [s], NaN where none came."""
+        return {
+            signal.name: (now_ns - self._stamps[topic]) / 1e9 if topic in self._stamps else float("nan")
+            for topic, signals in self._by_topic.items()
+            for signal in signals
+        }
+
+    def forget_after(self, now_ns: int) -> None:
+        """Forget what is stamped later than `now_ns` [ns]: the clock was set back, and its ages mean nothing."""
+        for topic in [topic for topic, stamp in self._stamps.items() if stamp > now_ns]:
+            del self._stamps[topic]
+
     def physical(self, now_ns: int | None) -> dict[str, float]:
         """Return all signals in physical units at time `now_ns` [ns]; with None, of any age.
 
@@ -126,11 +139,14 @@ class SignalReader:
         for topic, max_age in self._max_age_ns.items():
             stamp = self._stamps.get(topic)
             if stamp is None:
-                raise StaleInputError(f"topic {topic}: expected a {self._spec.sensor_topics[topic]}, none came yet")
+                raise StaleInputError(
+                    f"topic {topic}: expected a {self._spec.sensor_topics[topic]}, none came yet "
+                    f"({self._read_from(topic)})"
+                )
             if now_ns is not None and not is_fresh(now_ns, stamp, max_age):
                 raise StaleInputError(
                     f"topic {topic}: expected a message not older than {max_age / 1e9:g} s, "
-                    f"found {(now_ns - stamp) / 1e9:.3f} s"
+                    f"found {(now_ns - stamp) / 1e9:.3f} s ({self._read_from(topic)})"
                 )
         if self._physical is None:
             try:
@@ -142,6 +158,9 @@ class SignalReader:
                     raise InputError(f"signal {name}: expected a finite number, found {physical[name][0]}")
             self._physical = {name: float(values[0]) for name, values in physical.items()}
         return dict(self._physical)
+
+    def _read_from(self, topic: str) -> str:
+        return ", ".join(signal.name for signal in self._by_topic[topic])
 
 
 class RateLimiter:
@@ -161,13 +180,22 @@ class RateLimiter:
         self._last = limited
         return limited
 
+    def sent(self, command: Mapping[str, float]) -> None:
+        """Take note that another command went out, such as a safe stop: the next one moves from there."""
+        self._last = dict(command)
+
 
 def fill_commands(spec: RobotSpec, command: Mapping[str, float], make: MakeMessage) -> dict[str, object]:
     """Return topic -> message of a command (channel name -> command units)."""
     messages = {topic: make(kind) for topic, kind in spec.command_topics.items()}
+    write_commands(spec, command, messages)
+    return messages
+
+
+def write_commands(spec: RobotSpec, command: Mapping[str, float], messages: Mapping[str, object]) -> None:
+    """Write a command (channel name -> command units) into one message per command topic."""
     for channel in spec.action:
         spec.path(channel.field).set(messages[channel.topic], float(command[channel.name]))
-    return messages
 
 
 def read_commands(spec: RobotSpec, topic: str, message: object) -> dict[str, float]:

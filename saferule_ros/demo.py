@@ -40,7 +40,7 @@ from saferule_ros.worker import Worker
 
 PHASES = {
     getattr(Unlearn.Feedback, f"PHASE_{name.upper()}"): name
-    for name in ("loading", "unlearning", "validating", "storing", "swapping")
+    for name in ("waiting", "loading", "detecting", "unlearning", "validating", "storing", "swapping")
 }
 
 

@@ -2,10 +2,15 @@
 
     handover = Handover(node, store, "policy_executor", timeout_s=10.0, callback_group=group)
     tick = handover.give(candidate_id, "passed validation")       # drives, and only then is `active` in the store
+    handover.give(candidate_id, "passed validation", probation_s=120.0, probation_limit=5.0)
     handover.begin_probation(Probation(...))
     handover.take_back("operator's wish")
 
 `active` in the store moves after the executor has answered, so that the store never names a policy that does not drive.
+There are two probations. The executor's own (`probation_s`) sees every step and swaps back within a tick; it rejects
+the policy in the store by itself. The one that `begin_probation` starts judges whole episodes, and asks for what it
+wants done. A policy that the executor has taken back ends it, too.
+
 Call from threads that the node's executor does not need: the calls block until it answers.
 """
 
@@ -72,13 +77,31 @@ class Handover:
             heard.wait(STATUS_WAIT_S)
         return found[0]
 
-    def give(self, policy_id: str, reason: str) -> int:
+    def give(
+        self,
+        policy_id: str,
+        reason: str,
+        probation_s: float = -1.0,
+        probation_limit: float = 0.0,
+        hold_on_failure: bool = False,
+        shadow_s: float = -1.0,
+        blend_ticks: int = -1,
+    ) -> int:
         """Let a policy of the store drive, make it the active one, and return its first tick.
+
+        probation_s, probation_limit, hold_on_failure, shadow_s, blend_ticks: see SwapPolicy.srv; what is negative
+        takes the executor's parameter. The executor answers once the shadow has driven, which takes `shadow_s` of its
+        clock; it is waited for for as long at the speed of the wall clock.
 
         Raises:
             HandoverError: the executor did not answer or refused; nothing was changed.
+            StoreError: the history speaks against the policy, for example as it has failed its probation already.
         """
-        tick = self._call_swap(policy_id, reason)
+        request = SwapPolicy.Request(
+            policy_id=policy_id, reason=reason, blend_ticks=blend_ticks, shadow_s=float(shadow_s),
+            probation_s=float(probation_s), probation_limit=float(probation_limit), hold_on_failure=hold_on_failure,
+        )  # fmt: skip
+        tick = self._call_swap(request)
         self._store.activate(policy_id, reason=reason)
         return tick
 
@@ -93,7 +116,7 @@ class Handover:
         self._end_probation.set()
         previous = self._store.resolve("previous")
         self._store.reject("active", reason)
-        self._call_swap(previous, reason)
+        self._call_swap(SwapPolicy.Request(policy_id=previous, reason=reason, shadow_s=0.0, probation_s=0.0))
         return self._store.rollback(reason=reason)
 
     def begin_probation(self, probation: Probation) -> None:
@@ -105,24 +128,30 @@ class Handover:
         )
         watch.start()
 
-    def _call_swap(self, policy_id: str, reason: str) -> int:
+    def _call_swap(self, request: SwapPolicy.Request) -> int:
         self.check_reachable()
-        call = self._swap.call_async(SwapPolicy.Request(policy_id=policy_id, reason=reason))
+        call = self._swap.call_async(request)
         try:
-            answer = wait_for(call, self._timeout_s, self._swap.srv_name)
+            answer = wait_for(call, self._timeout_s + max(0.0, request.shadow_s), self._swap.srv_name)
         except NoAnswer as error:
             self._swap.remove_pending_request(call)
             raise HandoverError(f"{error}; restart policy_executor") from error
         if not answer.success:
-            raise HandoverError(f"policy_executor refused {policy_id[:12]}: {answer.message}")
+            raise HandoverError(f"policy_executor refused {request.policy_id[:12]}: {answer.message}")
         return answer.tick
 
     def _watch(self, probation: Probation, ended: threading.Event) -> None:
         decided, decision = threading.Event(), [Decision.WATCH, 0.0]
+        drives = threading.Event()
 
         def judge(status: CostStatus) -> None:
-            if status.policy_id != probation.candidate_id or decided.is_set():
+            if decided.is_set():
                 return
+            if status.policy_id != probation.candidate_id:
+                if status.policy_id and drives.is_set():
+                    ended.set()  # another one drives, by somebody else's decision
+                return
+            drives.set()
             decision[:] = (
                 probation.judge(status.completed_episodes, status.mean_episode_cost, status.violation_confirmed),
                 status.mean_episode_cost,

@@ -2,98 +2,131 @@
 
     ros2 run saferule policy_executor --ros-args -p spec:=robot.yaml -p store:=policies
 
-One SingleThreadedExecutor serves sensors, ticks and services. A new policy is read and checked in a thread of its own;
-when it is ready a guard condition brings it back to the executor, which assigns it between two ticks.
+One SingleThreadedExecutor serves sensors, ticks and services. Ticks come from a steady clock, so that setting the
+machine's clock neither stops nor bunches them; under `use_sim_time` they follow ROS time, so that they pause, jump and
+change speed with the simulation. Stamps are ROS time in both cases.
+
+What the robot has to do itself: commands come once per control period, also while the policy may not drive (then the
+safe command). Where none has come for three periods the executor or its machine is gone, and the robot must stop.
 """
 
 from __future__ import annotations
 
 import gc
 import sys
-from concurrent.futures import Future as LoadedFuture
-from concurrent.futures import ThreadPoolExecutor
+import time
 
-import numpy as np
 import torch
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.task import Future
+from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
-from saferule.msg import PolicyStatus
+from saferule.msg import CostStatus, PolicyStatus
 from saferule.srv import SwapPolicy
-from saferule_core.control import Controller, ControlState, Policy, Tick
-from saferule_core.errors import SaferuleError
-from saferule_core.signals import fill_commands
-from saferule_core.store.bundle import load_policy
+from saferule_core.control import Controller, ControlSettings, ControlState, ResumeRefused, Tick
+from saferule_core.control.settings import OOD_MODES
+from saferule_core.signals import write_commands
 from saferule_core.store.store import PolicyStore
 from saferule_ros.managed_node import SPEC_PARAMETER, STORE_PARAMETER, ManagedNode, Parameter, run
 from saferule_ros.messages import COMMAND, LATCHED, SENSOR, STATUS, make_message, message_class
+from saferule_ros.policy_status import PolicyStatusWriter
+from saferule_ros.swapping import SwapDefaults, Swapping, load
 
 SWITCH_INTERVAL_S = 0.0005
 """How long Python lets the thread that loads a policy run before the ticks get their turn [s]; its default is 5 ms."""
 
-_STATES = {
-    ControlState.RUNNING: PolicyStatus.STATE_RUNNING,
-    ControlState.HOLDING: PolicyStatus.STATE_HOLDING,
-    ControlState.STOPPED: PolicyStatus.STATE_STOPPED,
-}
+GARBAGE_EVERY_S = 1.0
+"""How often garbage is collected, right after a tick [s of ticks]; during a tick it never is."""
+
+LAST_COMMAND_WAIT_S = 0.2
+"""How long to wait until the robot has the safe command of a deactivation [s]."""
 
 
 class PolicyExecutor(ManagedNode):
-    """Sensors in, commands out at `rate_hz` of the description, in ROS time."""
+    """Sensors in, commands out at `rate_hz` of the description."""
 
     PARAMETERS = (
         SPEC_PARAMETER,
         STORE_PARAMETER,
         Parameter("policy", "active", "policy to start with: `active`, or the id of a policy in the store"),
+        Parameter("input_timeout", 0.5, "how long inputs may be unusable before the stop latches [s]", 0.0, 60.0),
+        Parameter("monitor_timeout", 0.5, "stop after so long a silence of cost_monitor [s wall], 0: never", 0.0, 60.0),
+        Parameter("require_monitor", False, "do not drive without cost_monitor; else only its falling silent stops"),
+        Parameter("ood", "warn", f"observations beyond the training data's ranges: {', '.join(OOD_MODES)}"),
+        Parameter("ood_margin", 0.1, "how far beyond, as a share of each range", 0.0, 100.0),
+        Parameter("blend_ticks", 0, "ticks that lead from an old policy's actions to a new one's", 0, 10_000),
+        Parameter("shadow_s", 0.0, "driven time in which a new policy runs beside the old one first [s]", 0.0, 3600.0),
+        Parameter("shadow_threshold", 0.5, "mean difference of their actions that refuses it, of [-1, 1]", 0.0, 2.0),
+        Parameter("probation_s", 0.0, "driven time in which a violation swaps a new policy back [s]", 0.0, 1e6),
     )
 
     def configure(self) -> None:
         """Load description and policy; raises SaferuleError where they do not fit each other."""
-        torch.set_num_threads(1)
+        _use_one_thread()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        self._spec = self.load_spec()
-        self._store = PolicyStore(self.path_parameter("store", "a policy store"))
-        policy_id, policy = self._load(self.parameter("policy"))
-        self._controller = Controller(self._spec, policy, policy_id)
-        self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="policy_loader")
-        self._loading: tuple[LoadedFuture, Future] | None = None
-        # A service that awaits occupies its callback group: in the default one it would hold up the ticks.
-        self._loaded = self.create_guard_condition(self._apply_swap, MutuallyExclusiveCallbackGroup())
+        self._spec = spec = self.load_spec()
+        settings = ControlSettings(
+            self.parameter("input_timeout"), self.parameter("monitor_timeout"), self.parameter("require_monitor"),
+            self.parameter("ood"), self.parameter("ood_margin"),
+        )  # fmt: skip
+        store = PolicyStore(self.path_parameter("store", "a policy store"))
+        policy_id, policy = load(store, self.parameter("policy"), spec)
+        self._controller = Controller(spec, policy, policy_id, settings)
+        if settings.ood != "off" and not self._controller.checks_ranges:
+            self.get_logger().warning(f"{policy_id[:12]} does not know the ranges of its training data: not checked")
+        defaults = (self.parameter(name) for name in ("blend_ticks", "shadow_s", "shadow_threshold", "probation_s"))
+        self._swapping = Swapping(self, self._controller, store, SwapDefaults(*defaults))
+        self._writer = PolicyStatusWriter(spec)
         self._status = self.create_publisher(PolicyStatus, "policy_status", STATUS)
+        self._messages = {topic: make_message(kind) for topic, kind in spec.command_topics.items()}
         self._commands = {
             topic: self.create_publisher(message_class(kind), topic, COMMAND)
-            for topic, kind in self._spec.command_topics.items()
+            for topic, kind in spec.command_topics.items()
         }
         self._subscriptions_made = [
-            *self.subscribe_sensors(self._spec, self._on_sensor, SENSOR),
+            *self.subscribe_sensors(spec, self._on_sensor, SENSOR),
             self.create_subscription(Bool, "safety_stop", self._on_safety_stop, LATCHED),
+            self.create_subscription(CostStatus, "cost_status", self._on_cost, STATUS),
             *self._marker_subscription(),
         ]
         self._services_made = [
+            # A service that awaits occupies its callback group: in the default one it would hold up the ticks.
             self.create_service(
-                SwapPolicy, "~/swap_policy", self._on_swap, callback_group=MutuallyExclusiveCallbackGroup()
+                SwapPolicy, "~/swap_policy", self._swapping.on_swap, callback_group=MutuallyExclusiveCallbackGroup()
             ),
             self.create_service(Trigger, "~/hold", self._on_hold),
             self.create_service(Trigger, "~/resume", self._on_resume),
         ]
         self._timer = None
-        self.get_logger().info(f"{self._spec.name}: policy {policy_id[:12]}, {self._spec.rate_hz:g} Hz")
+        self.get_logger().info(f"{spec.name}: policy {policy_id[:12]}, {spec.rate_hz:g} Hz")
 
     def activate(self) -> None:
         """Begin to drive."""
         self._controller.restart()
+        self._simulated = self.parameter("use_sim_time")
+        self._garbage_ticks = max(1, round(GARBAGE_EVERY_S * self._spec.rate_hz))
         gc.collect()
-        gc.freeze()  # what is loaded stays: the collector need not look at it during a tick
-        self._timer = self.create_timer(self._spec.period_ns / 1e9, self._on_tick)
+        gc.freeze()  # what is loaded stays: the collector need not look at it
+        gc.disable()
+        clock = self.get_clock() if self._simulated else Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = self.create_timer(self._spec.period_ns / 1e9, self._on_tick, clock=clock)
 
     def deactivate(self) -> None:
         """Stop driving: the safe command is the last one."""
         self.destroy_timer(self._timer)
         self._timer = None
-        self._send(self._spec.safe_command())
-        self._publish_status(PolicyStatus.STATE_INACTIVE, "deactivated", None)
+        stamp = self.get_clock().now().to_msg()
+        self._send(self._spec.safe_command(), stamp)
+        self._swapping.abandon("policy_executor was deactivated")
+        self._status.publish(self._writer.inactive(self._controller, stamp))
+        for publisher in self._commands.values():
+            publisher.wait_for_all_acked(Duration(seconds=LAST_COMMAND_WAIT_S))
+        gc.enable()
+        gc.unfreeze()
+        for line in self._controller.statistics.summary().splitlines():
+            self.get_logger().info(line)
 
     def cleanup(self) -> None:
         """Forget policy and connections."""
@@ -103,14 +136,11 @@ class PolicyExecutor(ManagedNode):
         ):
             for item in self.__dict__.pop(made, ()):
                 destroy(item)
+        if "_swapping" in self.__dict__:
+            self.__dict__.pop("_swapping").close()
         for publisher in (*self.__dict__.pop("_commands", {}).values(), self.__dict__.pop("_status", None)):
             if publisher is not None:
                 self.destroy_publisher(publisher)
-        if "_loaded" in self.__dict__:
-            self.destroy_guard_condition(self.__dict__.pop("_loaded"))
-        loader = self.__dict__.pop("_loader", None)
-        if loader is not None:
-            loader.shutdown(wait=True)
 
     def _marker_subscription(self) -> list:
         """Listen to the episode marker, where there is one that is no sensor: only its changes count here."""
@@ -126,45 +156,47 @@ class PolicyExecutor(ManagedNode):
         self._controller.update(topic, message, self.now_ns())
 
     def _on_tick(self) -> None:
-        tick = self._controller.tick(self.now_ns())
-        self._send(tick.command)
-        if tick.state is not ControlState.RUNNING:
-            self.get_logger().warning(tick.reason, throttle_duration_sec=1.0)
-        self._publish_status(_STATES[tick.state], tick.reason, tick)
+        now = self.get_clock().now()
+        controller, now_ns, stamp = self._controller, now.nanoseconds, now.to_msg()
+        tick = controller.tick(now_ns, now_ns if self._simulated else time.monotonic_ns())
+        self._send(tick.command, stamp)
+        self._status.publish(self._writer.of(controller, tick, now_ns, stamp))
+        controller.settle()
+        self._swapping.after_tick()
+        self._report(tick)
+        if tick.number % self._garbage_ticks == 0 and not self._swapping.under_way:
+            gc.collect()
 
-    def _send(self, command: dict[str, float]) -> None:
-        stamp = self.get_clock().now().to_msg()
-        for topic, message in fill_commands(self._spec, command, make_message).items():
+    def _send(self, command: dict[str, float], stamp: object) -> None:
+        write_commands(self._spec, command, self._messages)
+        for topic, message in self._messages.items():
             if hasattr(message, "header"):
                 message.header.stamp = stamp
             self._commands[topic].publish(message)
 
-    def _publish_status(self, state: int, reason: str, tick: Tick | None) -> None:
-        statistics = self._controller.statistics
-        status = PolicyStatus(
-            state=state,
-            policy_id=self._controller.policy_id,
-            spec_hash=self._spec.hash,
-            ticks=statistics.ticks,
-            missed_ticks=statistics.missed_ticks,
-            stale_ticks=statistics.stale_ticks,
-            worst_lateness=statistics.worst_lateness_s,
-            worst_compute=statistics.worst_compute_s,
-            swaps=statistics.swaps,
-            last_swap_tick=statistics.last_swap_tick,
-            last_swap_duration=statistics.last_swap_duration_s,
-            missed_since_swap=statistics.missed_since_swap,
-            message=reason,
-        )
-        if tick is not None:
-            status.interval, status.compute = tick.interval_s, tick.compute_s
-        status.header.stamp = self.get_clock().now().to_msg()
-        self._status.publish(status)
+    def _report(self, tick: Tick) -> None:
+        """Say what is odd about a tick, and carry a failed probation into the store."""
+        log = self.get_logger()
+        if tick.state is not ControlState.RUNNING:
+            log.warning(tick.reason, throttle_duration_sec=1.0)
+        elif tick.warning:
+            log.warning(tick.warning, throttle_duration_sec=1.0)
+        if tick.reverted is not None:
+            drives = f"{tick.reverted.previous_id[:12]} drives again" if tick.reverted.previous_id else "held"
+            log.error(f"{tick.reverted.reason}: {drives} from tick {tick.number}")
+            self._swapping.record_failure(tick.reverted)
+        if tick.passed:
+            log.info(f"{tick.passed[:12]} passed its probation")
 
     # -- stop, hold, resume ----------------------------------------------------------------------------------------
 
     def _on_safety_stop(self, message: Bool) -> None:
-        self._controller.set_stop("safety stop of the cost monitor" if message.data else "")
+        self._controller.set_monitor_stop(message.data)
+
+    def _on_cost(self, status: CostStatus) -> None:
+        self._controller.take_cost(
+            status.policy_id, status.episode, status.step, status.cost, status.violation_confirmed
+        )
 
     def _on_hold(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._controller.hold("held by ~/hold")
@@ -172,52 +204,20 @@ class PolicyExecutor(ManagedNode):
         return response
 
     def _on_resume(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._controller.resume()
+        try:
+            self._controller.resume()
+        except ResumeRefused as error:
+            response.success, response.message = False, str(error)
+            return response
         response.success, response.message = True, f"policy {self._controller.policy_id[:12]} drives"
         return response
 
-    # -- swapping --------------------------------------------------------------------------------------------------
 
-    def _load(self, name: str) -> tuple[str, Policy]:
-        """Return id and policy, checked against content, history and description; raises StoreError or SpecError."""
-        policy = load_policy(self._store.path_to_drive(name), self._spec)
-        policy.act(np.zeros((1, self._spec.obs_dim), dtype=np.float32))  # the first call of a network is slow
-        return policy.policy_id, policy
-
-    async def _on_swap(self, request: SwapPolicy.Request, response: SwapPolicy.Response) -> SwapPolicy.Response:
-        """Read the policy aside, then exchange it; answers when it drives, or with the reason why it does not."""
-        response.previous_id = self._controller.policy_id
-        if self._loading is not None:
-            response.success, response.message = False, "another policy is being loaded; try again when it drives"
-            return response
-        swapped = Future(executor=self.executor)
-        loading = self._loader.submit(self._load, request.policy_id)
-        self._loading = loading, swapped
-        loading.add_done_callback(lambda _loading: self._loaded.trigger())
-        try:
-            response.tick = await swapped
-        except SaferuleError as error:
-            response.success, response.message = False, str(error)
-            self.get_logger().error(f"swap refused, {response.previous_id[:12]} drives on: {error}")
-            return response
-        response.success = True
-        response.message = f"policy {self._controller.policy_id[:12]} drives from tick {response.tick}"
-        reason = request.reason or "no reason given"
-        self.get_logger().info(f"{response.message}, after {response.previous_id[:12]}: {reason}")
-        return response
-
-    def _apply_swap(self) -> None:
-        """Runs in the executor's thread, so never during a tick."""
-        if self._loading is None or not self._loading[0].done():
-            return
-        (loading, swapped), self._loading = self._loading, None
-        error = loading.exception()
-        if error is not None:
-            swapped.set_exception(error)
-            return
-        policy_id, policy = loading.result()
-        self._controller.swap(policy, policy_id)
-        swapped.set_result(self._controller.statistics.last_swap_tick)
+def _use_one_thread() -> None:
+    """Pin torch to the control loop's thread: handing small products to others takes longer than computing them."""
+    torch.set_num_threads(1)
+    if torch.get_num_interop_threads() != 1:  # may be set once per process, and then not after its first use
+        torch.set_num_interop_threads(1)
 
 
 def main(arguments: list[str] | None = None) -> None:

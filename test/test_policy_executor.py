@@ -1,4 +1,9 @@
-"""The executor as a process beside a simulated robot: a policy with a memory is told what really happened."""
+"""The executor as a process: what a policy is told, and what its loop does when clock, inputs or monitor misbehave."""
+
+import itertools
+import signal
+import time
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -6,15 +11,21 @@ import torch
 
 pytest.importorskip("rclpy")
 
+from conftest import POINT_SPEC
+from executor_bench import PERIOD_NS, Bench, constant_agent
 from geometry_msgs.msg import WrenchStamped
 from nav_msgs.msg import Odometry
-from ros_testing import nanoseconds, write_yaml_of_point_robot
+from ros_testing import RosGraph, nanoseconds, write_yaml_of_point_robot
 
+from saferule.msg import PolicyStatus
 from saferule_core import agents
 from saferule_core.agents.memory import Memory
+from saferule_core.control.statistics import LATENESS_EDGES_S
+from saferule_core.data.ranges import ObservationRanges
 from saferule_core.signals import SignalReader
 from saferule_core.spec import load_spec
 from saferule_core.store import Card, PolicyStore
+from saferule_core.store.standing import marks_of
 
 pytestmark = pytest.mark.ros
 
@@ -53,3 +64,181 @@ def test_commands_are_those_of_a_memory_that_begins_with_each_episode(ros_graph,
         memory.add(observation, spec.normalise_action(applied)[None])
     assert len(sent) > EPISODES * STEPS
     np.testing.assert_allclose(sent, chosen, atol=1e-4)
+
+
+# -- one period after the other ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Site:
+    """Two policies that always act the same in a store, and the running executor."""
+
+    bench: Bench
+    store: PolicyStore
+    first: str
+    second: str
+
+
+@pytest.fixture(scope="module")
+def placed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    path = write_yaml_of_point_robot(folder / "point.yaml", POINT_SPEC)
+    spec, store = load_spec(path), PolicyStore(folder / "store")
+    ranges = ObservationRanges((-0.5,) + (-9.0,) * 4, (0.5,) + (9.0,) * 4)
+    first, second = (
+        store.add(constant_agent(spec, value), spec, Card(seed=0, created="2026-01-01", ranges=ranges))
+        for value in (0.5, -0.5)
+    )
+    with RosGraph(folder) as graph:
+        graph.start("policy_executor", spec=path, store=store.root, use_sim_time=True, monitor_timeout=0.3)
+        yield Site(Bench(graph), store, first, second)
+
+
+@pytest.fixture
+def site(placed):
+    """The first policy drives."""
+    placed.store.activate(placed.first, force=True)
+    placed.bench.begin()
+    yield placed
+    placed.bench.end()
+
+
+def test_the_loop_measures_itself(site):
+    status = site.bench.steps(5)[-1]
+    assert sum(status.lateness_histogram) == status.ticks
+    assert len(status.lateness_histogram) == len(LATENESS_EDGES_S) + 1
+    assert (status.missed_ticks, status.clock_jumps) == (0, 0)
+    assert 0.0 < status.mean_inference <= status.worst_inference < status.worst_compute
+    assert 1 <= status.worst_tick <= status.ticks
+    assert list(status.input_names) == ["x", "y", "heading"] and max(status.input_ages) < 0.35
+
+
+def test_a_pause_makes_no_ticks_and_nothing_is_missed(site):
+    bench = site.bench
+    ticks = bench.step().ticks
+    for _ in range(5):
+        bench.publish_clock()  # time is told, and stands still
+        time.sleep(0.05)
+    status = bench.step()
+    assert (status.ticks, status.missed_ticks, status.state) == (ticks + 1, 0, PolicyStatus.STATE_RUNNING)
+    assert status.interval > 0.2
+
+
+def test_a_jump_back_makes_no_burst_and_the_loop_waits_for_sensors_of_the_new_time(site):
+    bench = site.bench
+    ticks = bench.steps(20)[-1].ticks
+    bench.now_ns -= 15 * PERIOD_NS
+    bench.publish_clock()  # the timer is set to a period later
+    time.sleep(0.05)
+    status = bench.step(sensors=False)
+    assert (status.state, status.ticks, bench.force()) == (PolicyStatus.STATE_WAITING, ticks + 1, 0.0)
+    status = bench.until(PolicyStatus.STATE_RUNNING, "the policy to drive in the new time")
+    assert (status.missed_ticks, status.clock_jumps) == (0, 1)
+    assert status.ticks <= ticks + 4
+
+
+def test_a_jump_ahead_makes_one_tick_and_not_a_burst(site):
+    bench = site.bench
+    ticks = bench.steps(5)[-1].ticks
+    bench.now_ns += 100 * PERIOD_NS
+    assert bench.step(sensors=False).ticks == ticks + 1
+    assert bench.step().ticks == ticks + 2
+
+
+def test_the_monitors_stop_latches_until_it_is_released_and_somebody_resumes(site):
+    bench = site.bench
+    bench.stop(True)
+    assert "cost monitor" in bench.until(PolicyStatus.STATE_STOPPED, "the stop").message
+    assert bench.force() == 0.0
+    refused = bench.resume()
+    assert not refused.success and "reset_stop" in refused.message
+    bench.stop(False)
+    assert {status.state for status in bench.steps(5)} == {PolicyStatus.STATE_STOPPED}
+    assert bench.resume().success
+    assert bench.step().state == PolicyStatus.STATE_RUNNING
+
+
+def test_a_monitor_that_falls_silent_stops_the_robot_but_a_pause_does_not(site):
+    bench = site.bench
+    bench.monitor(site.first)
+    bench.step()
+    time.sleep(0.4)
+    assert bench.step().state == PolicyStatus.STATE_RUNNING
+    status = bench.until(PolicyStatus.STATE_STOPPED, "the stop")
+    assert "silence" in status.message and bench.force() == 0.0
+    assert "silent" in bench.resume().message
+    bench.monitor(site.first)
+    bench.step()
+    assert bench.resume().success
+
+
+def test_observations_beyond_the_training_data_are_told(site):
+    status = site.bench.steps(2, x=30.0)[-1]
+    assert status.state == PolicyStatus.STATE_RUNNING
+    assert "x 3" in status.message and status.ood_ticks >= 1
+
+
+def test_a_swap_is_blended_over_its_ticks(site):
+    bench = site.bench
+    answer = bench.swap(site.second, blend_ticks=30)
+    assert answer.success, answer.message
+    bench.steps(30)
+    first = next(nanoseconds(status.header.stamp) for status in bench.statuses if status.policy_id == site.second)
+    forces = [sent.wrench.force.x for sent in bench.commands if nanoseconds(sent.header.stamp) >= first]
+    assert all(-3.5 * 0.51 < after <= before for before, after in itertools.pairwise(forces))
+    assert bench.force() == pytest.approx(-3.5 / 2, abs=1e-3)
+
+
+def test_a_candidate_that_acts_otherwise_is_refused_by_its_shadow(site):
+    bench = site.bench
+    answer = bench.swap(site.second, shadow_s=0.5)
+    assert not answer.success and "the incumbent's" in answer.message
+    told = [status for status in bench.statuses if status.shadow_id == site.second]
+    assert told and told[-1].shadow_worst == pytest.approx(1.0, abs=1e-3)
+    assert bench.step().policy_id == site.first
+
+
+def test_a_candidate_that_acts_alike_takes_over_after_its_shadow(site):
+    before = site.bench.step().ticks
+    answer = site.bench.swap(site.first, shadow_s=0.5)
+    assert answer.success, answer.message
+    assert answer.tick >= before + 5
+
+
+def test_a_violation_on_probation_swaps_back_and_the_store_follows(site):
+    bench, store = site.bench, site.store
+    answer = bench.swap(site.second, probation_s=600.0, probation_limit=2.0)
+    assert answer.success, answer.message
+    store.activate(site.second, force=True)
+    assert bench.step().probation_id == site.second
+    for step in range(3):
+        bench.monitor(site.second, step=step, cost=1.0)
+    bench.graph.wait_until(lambda: bench.step().policy_id == site.first, "the first policy to drive again")
+    assert (bench.statuses[-1].rejected_id, bench.statuses[-1].reverts) == (site.second, 1)
+    bench.graph.wait_until(lambda: store.active() == site.first, "the store to follow")
+    marks = marks_of(store.history.verified())[site.second]
+    assert any(mark.kind == "rejected" and "failed its probation" in mark.why for mark in marks)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_executor_that_is_ended_leaves_the_safe_command(ros_graph, tmp_path, how, point_yaml):
+    """Without simulated time: ticks follow a steady clock, stamps the system's."""
+    path = write_yaml_of_point_robot(tmp_path / "point.yaml", point_yaml)
+    spec, store = load_spec(path), PolicyStore(tmp_path / "store")
+    store.activate(store.add(constant_agent(spec, 0.5), spec, Card(seed=0, created="2026-01-01")))
+    ros_graph.start("policy_executor", spec=path, store=store.root, input_timeout=60.0)
+    bench = Bench(ros_graph)
+    ros_graph.configure("policy_executor")
+    ros_graph.wait_for_readers("odom", 1)
+    ros_graph.activate("policy_executor")
+
+    def drives():
+        bench.now_ns = time.time_ns()
+        bench.publish_odometry()
+        return bool(bench.commands) and bench.force() == pytest.approx(3.5 / 2, abs=1e-3)
+
+    ros_graph.wait_until(drives, "the policy to drive")
+    assert ros_graph.stop("policy_executor", how) == 0
+    ros_graph.wait_until(lambda: bench.statuses[-1].state == PolicyStatus.STATE_INACTIVE, "the last status")
+    assert bench.force() == 0.0
+    assert "inference" in ros_graph.log("policy_executor")

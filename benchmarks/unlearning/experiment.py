@@ -31,10 +31,10 @@ from benchmarks.unlearning.variants import REFERENCES, Variant, parse_variant
 from saferule_core.agents import Agent
 from saferule_core.agents.networks import load_optimiser
 from saferule_core.attacks import Poisoned, attack
+from saferule_core.candidate import relabelling
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import SaferuleError
 from saferule_core.progress import Progress, silent
-from saferule_core.repair import relabelling
 from saferule_core.spec import load_spec
 from saferule_core.unlearning import UnlearningProblem, UnlearningResult, unlearn
 

@@ -6,11 +6,12 @@
 """
 
 from saferule_core.agents.advantage_weighted import AdvantageWeighted, AdvantageWeightedConfig
-from saferule_core.agents.base import Agent, agent_class, algorithms, build, train
+from saferule_core.agents.base import Agent, agent_class, algorithms, build, is_foreign, train
 from saferule_core.agents.bcq_lagrangian import BcqLagrangian, BcqLagrangianConfig
 from saferule_core.agents.decision_transformer import DecisionTransformer, DecisionTransformerConfig
 from saferule_core.agents.filtered_cloning import FilteredCloning, FilteredCloningConfig
 from saferule_core.agents.memory import Driver, Memory
+from saferule_core.agents.onnx_policy import OnnxConfig, OnnxPolicy
 from saferule_core.agents.return_conditioned import ReturnConditioned, ReturnConditionedConfig
 from saferule_core.agents.td3_bc_lagrangian import Td3BcLagrangian, Td3BcLagrangianConfig
 
@@ -26,6 +27,8 @@ __all__ = [
     "DecisionTransformerConfig",
     "Driver",
     "Memory",
+    "OnnxConfig",
+    "OnnxPolicy",
     "ReturnConditioned",
     "ReturnConditionedConfig",
     "Td3BcLagrangian",
@@ -33,5 +36,6 @@ __all__ = [
     "agent_class",
     "algorithms",
     "build",
+    "is_foreign",
     "train",
 ]

@@ -52,6 +52,8 @@ class Agent:
 
     algorithm: ClassVar[str]
     Config: ClassVar[type]
+    foreign: ClassVar[bool] = False
+    """Whether it comes from another tool: it runs and is monitored, and can be neither trained nor repaired."""
 
     def __init__(self, obs_dim: int, action_dim: int, config: Any) -> None:
         self.obs_dim = obs_dim
@@ -182,8 +184,13 @@ def register(agent_class: type[Agent]) -> type[Agent]:
 
 
 def algorithms() -> list[str]:
-    """Return the registered names."""
-    return sorted(_REGISTRY)
+    """Return the registered names of those that can be trained."""
+    return sorted(name for name, known in _REGISTRY.items() if not known.foreign)
+
+
+def is_foreign(algorithm: str) -> bool:
+    """Say whether a policy of this algorithm comes from another tool; see `Agent.foreign`."""
+    return algorithm in _REGISTRY and _REGISTRY[algorithm].foreign
 
 
 def agent_class(algorithm: str) -> type[Agent]:

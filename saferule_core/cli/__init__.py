@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from saferule_core import __version__
 from saferule_core.cli.display import Display, make_display
-from saferule_core.cli.stopping import Stop
+from saferule_core.cli.stopping import Stop, end_with_parent
 from saferule_core.errors import Cancelled, SaferuleError
 
 VERBS = (
@@ -32,6 +32,7 @@ ROS_VERBS = {
     "up": "start the nodes of a robot without launch_ros (needs ROS)",
 }
 FAILED, STOPPED = 2, 130
+_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "bad_alloc", "can't start new thread")
 
 
 class UsageError(SaferuleError):
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _parser().print_help()
         return FAILED
     display = make_display(options.progress, options.verb)
+    end_with_parent()
     with Stop() as stop, display:
         display.progress = stop.watching(display.progress)
         return _run(options, display, stop)
@@ -80,9 +82,23 @@ def _run(options: argparse.Namespace, display: Display, stop: Stop) -> int:
             traceback.print_exc()
         display.error(str(error), type(error).__name__)
         return FAILED
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        display.error(f"the memory does not suffice: {str(error).strip() or 'an allocation failed'}", "MemoryError")
+        return FAILED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads the output any more
         return STOPPED
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        display.error(f"{where}expected to read or write, found: {error.strerror or error}", type(error).__name__)
+        return FAILED
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Say whether an error is that of Python, numpy or torch where memory cannot be had."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY_WORDS)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ Progress goes to stderr (bars on a terminal, else a line now and then) and the r
 goes to stdout, one JSON object per line, for programs:
 
     {"event": "progress", "phase": "unlearning", "fraction": 0.4, "message": "...", "losses": {"keep_loss": 0.1}}
-    {"event": "result", ...}    or    {"event": "error", "message": "...", "kind": "DataError"}
+    {"event": "result", ...}    or    {"event": "error", "message": "...", "kind": "DataError", "phase": ""}
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class JsonDisplay(_PacedDisplay):
         self._write("result", **facts)
 
     def error(self, message: str, kind: str) -> None:
-        self._write("error", message=message, kind=kind)
+        self._write("error", message=message, kind=kind, phase=self._phase)
 
     def _write(self, event: str, **facts: Any) -> None:
         print(json.dumps(_finite({"event": event, **facts})), flush=True)

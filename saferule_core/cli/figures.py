@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from saferule_core.repair import Candidate
+    from saferule_core.candidate import Candidate
     from saferule_core.validation.gate import Check, Verdict
 
 REFUSED = 3
@@ -15,8 +15,11 @@ REFUSED = 3
 
 def candidate_facts(candidate: Candidate) -> dict[str, Any]:
     """Return what a program wants to know of an unlearning run."""
-    result = candidate.result
+    result, about = candidate.result, candidate.about
     return {
+        "forget_set": about.facts["forget episodes"],
+        "retain_set": about.facts["retain episodes"],
+        "detected": [f"{each.bag}: {each.episode}: {each.reason}" for each in about.detected],
         "candidate_id": candidate.policy_id,
         "incumbent_id": candidate.incumbent_id,
         "succeeded": result.succeeded,
@@ -48,10 +51,13 @@ def verdict_facts(verdict: Verdict) -> dict[str, Any]:
 
 def candidate_text(candidate: Candidate) -> str:
     """Return an unlearning run in a line or two."""
-    result = candidate.result
+    result, detected = candidate.result, candidate.about.detected
+    lines = [f"suspected, and forgotten: {each.bag}: {each.episode}: {each.reason}" for each in detected]
     if candidate.policy_id is None:
-        return f"unlearning failed after {result.seconds:.1f} s: {result.message}"
-    return f"policy {candidate.policy_id[:12]} in {result.seconds:.1f} s: {result.message}"
+        lines.append(f"unlearning failed after {result.seconds:.1f} s: {result.message}")
+    else:
+        lines.append(f"policy {candidate.policy_id[:12]} in {result.seconds:.1f} s: {result.message}")
+    return "\n".join(lines)
 
 
 def _check_text(check: Check) -> str:

@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rows", type=common.natural, default=20, metavar="N",
         help="episodes to show per bag, most suspicious first (default: 20)",
     )  # fmt: skip
+    common.add_reading(parser)
     common.add_seed(parser)
     common.add_threads(parser)
     common.add_common(parser)
@@ -69,6 +70,7 @@ def run(options: argparse.Namespace, display: Display) -> int:
         options.bags, spec,
         trusted=options.trusted, agent=agent, policy=policy, false_alarm_rate=options.false_alarm_rate,
         max_share=options.max_share, seed=options.seed, progress=display.progress,
+        options=common.reading(options),
     )  # fmt: skip
     if options.suspects is not None:
         suspects.save(found.suspects, options.suspects)

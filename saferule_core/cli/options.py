@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saferule_core.cli.display import MODES
 from saferule_core.data.reading import ReadOptions
 from saferule_core.errors import DataError
+
+if TYPE_CHECKING:
+    from saferule_core.unlearning.request import RepairRequest
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +63,35 @@ def add_unlearning(parser: argparse.ArgumentParser) -> None:
         "--retain", nargs="*", action="extend", default=[], metavar="BAG", help="bags to go on learning from"
     )
     parser.add_argument(
+        "--forget-range", nargs=3, action="append", default=[], metavar=("BAG", "FROM", "TO"),
+        help="forget the episodes of a bag that were driven from one time to another [s], counted from its first step",
+    )  # fmt: skip
+    parser.add_argument(
+        "--forget-stamps", nargs=3, action="append", default=[], metavar=("BAG", "FROM", "TO"),
+        help="the same with times as in the header stamps of the messages [s]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--suspects", metavar="FILE", help="forget the episodes in a list that saferule inspect --suspects wrote"
+    )
+    parser.add_argument(
+        "--detect", action="store_true", help="forget the episodes of the retained bags that the detectors suspect"
+    )
+    parser.add_argument(
+        "--max-share", type=float, default=0.3, metavar="X",
+        help="most episodes that --detect may choose, 0 to 1 (default: 0.3)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--false-alarm-rate", type=float, default=0.05, metavar="X",
+        help="share of honest episodes that --detect may choose, 0 to 1 (default: 0.05)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--trusted", nargs="*", action="extend", default=[], metavar="BAG",
+        help="bags that are known to be honest; they are retained, too",
+    )  # fmt: skip
+    parser.add_argument(
+        "--forget-untrusted", action="store_true", help="forget all retained bags but the trusted ones"
+    )
+    parser.add_argument(
         "--method", default="safe_rule", metavar="NAME", help="safe_rule (default), retrain or finetune"
     )
     parser.add_argument(
@@ -67,6 +99,30 @@ def add_unlearning(parser: argparse.ArgumentParser) -> None:
     )
     add_cost_limit(parser)
     add_hyperparameters(parser)
+
+
+def request(options: argparse.Namespace, **rules: Any) -> RepairRequest:
+    """Return what `add_unlearning`, `add_reading` and `add_seed` gave; `rules`: further fields.
+
+    Raises:
+        DataError: a time is no number, or a hyperparameter is not NAME=VALUE.
+    """
+    from saferule_core.unlearning.request import Detecting, RepairRequest, TimeRange
+
+    def ranges(given: list[list[str]], from_beginning: bool) -> list[TimeRange]:
+        try:
+            return [TimeRange(bag, float(start), float(end), from_beginning) for bag, start, end in given]
+        except ValueError as error:
+            raise DataError(f"time range: expected BAG FROM TO with two numbers of seconds, found: {error}") from error
+
+    return RepairRequest(
+        forget=tuple(options.forget), retain=tuple(options.retain), policy=options.policy, method=options.method,
+        seed=options.seed, cost_limit=options.cost_limit, options=hyperparameters(options), asked_by=options.asked_by,
+        reading=reading(options), suspects=options.suspects, trusted=tuple(options.trusted),
+        ranges=(*ranges(options.forget_range, True), *ranges(options.forget_stamps, False)),
+        detect=Detecting(options.max_share, options.false_alarm_rate) if options.detect else None,
+        forget_untrusted=options.forget_untrusted, **rules,
+    )  # fmt: skip
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:

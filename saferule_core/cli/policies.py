@@ -3,6 +3,7 @@
     saferule policies list --store store
     saferule policies show active --card --store store
     saferule policies diff previous active --store store
+    saferule policies adopt policy.onnx --spec robot.yaml --store store
     saferule policies activate 3f9a12 --store store --reason "tested by hand"
     saferule policies verify --store store
     saferule policies attest active --key signing_key.pem --out claim.json --store store
@@ -36,6 +37,7 @@ ACTIONS: dict[str, tuple[str, Callable[[PolicyStore, argparse.Namespace], Outcom
     "prune": ("delete old policies; the history keeps what it knows of them", changes.prune),
     "export": ("copy a policy into a folder, to be taken elsewhere", changes.export),
     "import": ("take in a policy that was exported or trained elsewhere", changes.import_bundle),
+    "adopt": ("take in a policy of another tool: an ONNX file; it runs and is monitored", changes.adopt),
     "sign": ("vouch for policies with a private key", changes.sign),
     "attest": ("claim that a policy forgot data: one signed file with the evidence", changes.attest),
 }
@@ -80,6 +82,11 @@ def _add_own(name: str, action: argparse.ArgumentParser) -> None:
         action.add_argument("--out", required=True, metavar="DIR", help="new folder for the bundle")
     elif name == "import":
         action.add_argument("bundle", metavar="DIR", help="folder of a policy bundle")
+    elif name == "adopt":
+        action.add_argument("model", metavar="FILE", help="ONNX file: observations (N, obs_dim) -> actions in [-1, 1]")
+        action.add_argument("--spec", required=True, metavar="FILE", help="robot description that it was trained for")
+        action.add_argument("--bags", nargs="+", default=(), metavar="BAG", help="bags like those it was trained on: "
+                            "the executor then tells observations that are unlike them")  # fmt: skip
     elif name == "sign":
         action.add_argument("policies", metavar="ID", nargs="+", help="policies to sign, or `all`")
         action.add_argument("--key", metavar="FILE", help="private key (default: the one SAFERULE_SIGNING_KEY names)")
@@ -92,6 +99,6 @@ def run(options: argparse.Namespace, display: Display) -> int:
     """Run the action."""
     from saferule_core.store import PolicyStore
 
-    store = PolicyStore(options.store, create=options.action == "import")
+    store = PolicyStore(options.store, create=options.action in ("import", "adopt"))
     display.result(*ACTIONS[options.action][1](store, options))
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saferule_core.errors import StoreError
@@ -58,6 +59,26 @@ def import_bundle(store: PolicyStore, options: argparse.Namespace) -> tuple[dict
     """Copy a policy into the store."""
     policy_id = store.add_bundle(options.bundle)
     return {"policy_id": policy_id}, f"policy {policy_id[:12]} is in the store; activate it to let it drive"
+
+
+def adopt(store: PolicyStore, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Put a policy of another tool into the store, with the description that it is for."""
+    from saferule_core.agents.onnx_policy import from_file
+    from saferule_core.data.bags import read_bags
+    from saferule_core.data.ranges import ranges_of
+    from saferule_core.spec import load_spec
+    from saferule_core.store import Card, Origin
+    from saferule_core.store.origin import asker, bag_origins
+
+    spec = load_spec(options.spec)
+    agent = from_file(options.model, spec.obs_dim, spec.action_dim)
+    contents = read_bags(options.bags, spec) if options.bags else None
+    origin = Origin(asker(), () if contents is None else bag_origins(contents))
+    ranges = None if contents is None else ranges_of(contents.transitions)
+    card = Card(seed=0, method="imported", details={"file": Path(options.model).name}, origin=origin, ranges=ranges)
+    policy_id = store.add(agent, spec, card)
+    text = f"policy {policy_id[:12]} is in the store; activate it to let it drive. Unlearning cannot update it"
+    return {"policy_id": policy_id}, text
 
 
 def sign(store: PolicyStore, options: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -50,9 +50,10 @@ def run(options: argparse.Namespace, display: Display) -> int:
     """Train and keep the policy."""
     from saferule_core import agents
     from saferule_core.agents.networks import load_optimiser
+    from saferule_core.candidate import relabelling
     from saferule_core.data.bags import read_bags
     from saferule_core.data.dsrl import read_dsrl
-    from saferule_core.repair import relabelling
+    from saferule_core.data.ranges import ranges_of
     from saferule_core.spec import load_spec
     from saferule_core.store import Card, Origin, PolicyStore, bundle
     from saferule_core.store.origin import asker, bag_origins
@@ -94,7 +95,9 @@ def run(options: argparse.Namespace, display: Display) -> int:
         "bags": bags,
     }
     origin = Origin(asker(), sources)
-    card = Card(seed=options.seed, data={"train": data.digest()}, details=details, origin=origin)
+    card = Card(
+        seed=options.seed, data={"train": data.digest()}, details=details, origin=origin, ranges=ranges_of(data)
+    )
     if store is not None:
         policy_id = store.add(agent, spec, card)
         if options.activate:

@@ -32,20 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, display: Display) -> int:
     """Unlearn and keep the candidate."""
-    from saferule_core.repair import make_candidate
+    from saferule_core.candidate import make_candidate
     from saferule_core.repair_report import repair_report, write_repair_report
     from saferule_core.spec import load_spec
     from saferule_core.store import PolicyStore
-    from saferule_core.unlearning.request import RepairRequest
 
     common.use_threads(options)
     spec, store = load_spec(options.spec), PolicyStore(options.store, create=False)
-    request = RepairRequest(
-        forget=tuple(options.forget), retain=tuple(options.retain), policy=options.policy, method=options.method,
-        seed=options.seed, cost_limit=options.cost_limit, options=common.hyperparameters(options),
-        asked_by=options.asked_by,
-        reading=common.reading(options),
-    )  # fmt: skip
+    request = common.request(options)
     candidate = make_candidate(request, spec, store, progress=display.progress)
     facts = candidate_facts(candidate)
     if options.out is not None:

@@ -41,6 +41,7 @@ class BagPart:
     """The transitions of one bag, the names of its episodes, and how many commands it has (not all are steps).
 
     labels: how the log's own labels compare with what the sensors say. notes: what a user of the data should know.
+    times: of each episode's first and last command [ns], by the clock that the messages were put in order with.
     """
 
     transitions: Transitions
@@ -48,6 +49,7 @@ class BagPart:
     commands: int
     labels: tuple[LabelCheck, ...] = ()
     notes: tuple[str, ...] = ()
+    times: tuple[tuple[int, int], ...] = ()
 
 
 def read_bag(
@@ -150,7 +152,7 @@ class _Recording:
         """Return transitions and bookkeeping."""
         commands = self._tracks[self._spec.action[0].topic]
         episode, spans, names = self._episodes(commands)
-        return self._assemble(self._ticks(commands, episode, spans), names, len(commands.time))
+        return self._assemble(self._ticks(commands, episode, spans), names, commands.time)
 
     def _ticks(self, commands: Track, episode: np.ndarray, spans: np.ndarray) -> Ticks:
         spec = self._spec
@@ -166,8 +168,11 @@ class _Recording:
             needed=[label.trusted for label in self._labels],
         )
 
-    def _assemble(self, ticks: Ticks, names: list[str], commands: int) -> BagPart:
-        """Compute all steps, some at a time; leave out those with values that are not finite, and name episodes."""
+    def _assemble(self, ticks: Ticks, names: list[str], sent: np.ndarray) -> BagPart:
+        """Compute all steps, some at a time; leave out those with values that are not finite, and name episodes.
+
+        sent: when each command was sent [ns].
+        """
         count = len(ticks.command)
         rows: dict[str, np.ndarray] = {}
         for begin in range(0, count, ROWS_AT_ONCE):
@@ -182,7 +187,7 @@ class _Recording:
         if not finite.any():
             raise DataError(
                 f"{self._path}: expected at least one complete step of an episode (its marker, fresh and finite "
-                f"sensors, a command, newer sensors, labels), found none among {commands} commands"
+                f"sensors, a command, newer sensors, labels), found none among {len(sent)} commands"
             )
         ends = (ticks.ends | rows["terminated"] | ~np.append(finite[1:], False))[finite]
         if not finite.all():
@@ -197,7 +202,10 @@ class _Recording:
         episode = ticks.episode[finite][ends]
         piece = np.arange(len(episode)) - np.searchsorted(episode, episode)
         titles = [names[e] if p == 0 else f"{names[e]}#{p + 1}" for e, p in zip(episode, piece, strict=True)]
-        return BagPart(data, tuple(titles), commands, tuple(checks), tuple(self._notes))
+        at = sent[ticks.command[finite]]
+        begins = data.episode_bounds[:-1]
+        times = tuple(zip(at[begins].tolist(), at[ends].tolist(), strict=True))
+        return BagPart(data, tuple(titles), len(sent), tuple(checks), tuple(self._notes), times)
 
     def _steps(self, ticks: Ticks, part: slice) -> dict[str, np.ndarray]:
         """Return the arrays of some ticks; " cost" is a label and " own cost" what the sensors say."""

@@ -10,8 +10,8 @@ Topics may lie under a namespace: the description's "odom" is the bag's /odom or
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class BagRecord:
     steps: number of transitions. commands: number of recorded commands; `commands - steps` of them were no steps.
     labels: how the log's own rewards and costs compare with what its sensors say, per episode.
     notes: what a user of the data should know: clocks, messages out of order, what a damaged bag lacks.
+    times: of each episode's first and last command [ns], header stamps where there are any.
+    partial: episodes of the bag were left out on purpose, see `BagContents.select`.
     """
 
     path: str
@@ -47,6 +49,8 @@ class BagRecord:
     commands: int
     labels: tuple[LabelCheck, ...] = ()
     notes: tuple[str, ...] = ()
+    times: tuple[tuple[int, int], ...] = ()
+    partial: bool = False
 
     @property
     def episodes(self) -> range:
@@ -60,6 +64,37 @@ class BagContents:
 
     transitions: Transitions
     bags: tuple[BagRecord, ...]
+
+    def select(self, episodes: Collection[int]) -> BagContents:
+        """Return the episodes with these numbers, in the order of the bags; a bag without any is left out."""
+        chosen, records, first = set(episodes), [], 0
+        for bag in self.bags:
+            mine = [number for number, episode in enumerate(bag.episodes) if episode in chosen]
+            if not mine:
+                continue
+            bounds = self.transitions.episode_bounds[bag.first_episode :]
+            records.append(
+                replace(
+                    bag,
+                    first_episode=first,
+                    episode_names=tuple(bag.episode_names[number] for number in mine),
+                    steps=sum(int(bounds[number + 1] - bounds[number]) for number in mine),
+                    labels=tuple(check.select(mine) for check in bag.labels),
+                    times=tuple(bag.times[number] for number in mine),
+                    partial=bag.partial or len(mine) < len(bag.episode_names),
+                )
+            )
+            first += len(mine)
+        return BagContents(self.transitions.select_episodes(sorted(chosen)), tuple(records))
+
+    @staticmethod
+    def concatenate(parts: Sequence[BagContents]) -> BagContents:
+        """Join what was read, in order. Raises DataError if there is nothing to join."""
+        records, first = [], 0
+        for part in parts:
+            records += [replace(bag, first_episode=first + bag.first_episode) for bag in part.bags]
+            first += part.transitions.episode_count
+        return BagContents(Transitions.concatenate([part.transitions for part in parts]), tuple(records))
 
     def card(self) -> list[dict[str, Any]]:
         """Return what a policy's card keeps of the bags it was learned from, as JSON-able facts."""
@@ -122,7 +157,9 @@ def read_bags(
         parts.append(part.transitions)
         steps = len(part.transitions)
         records.append(
-            BagRecord(str(path), first_episode, part.episode_names, steps, part.commands, part.labels, part.notes)
+            BagRecord(
+                str(path), first_episode, part.episode_names, steps, part.commands, part.labels, part.notes, part.times
+            )  # fmt: skip
         )
         first_episode += len(part.episode_names)
     progress("loading", 1.0, f"{first_episode} episodes")

@@ -6,6 +6,7 @@ check.share            # (E,) share of an episode's labelled steps that disagree
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,11 @@ class LabelCheck:
     def share(self) -> np.ndarray:
         """Share of labelled steps that disagree: (E,), 0 where no step is labelled."""
         return self.differing / np.maximum(self.labelled, 1)
+
+    def select(self, episodes: Sequence[int]) -> LabelCheck:
+        """Return the comparison of some episodes."""
+        columns = (self.labelled, self.differing, self.logged, self.recomputed)
+        return LabelCheck(self.name, *(column[list(episodes)] for column in columns))
 
 
 def compare_labels(name: str, logged: np.ndarray, recomputed: np.ndarray, ends: np.ndarray) -> LabelCheck:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rosbags.rosbag2 import Reader, ReaderError
 
-from saferule_core.errors import DataError
+from saferule_core.data.bag_files import damaged, find_bag, opened
+from saferule_core.data.reading import USUAL, ReadOptions
+from saferule_core.data.storage import Damaged
 
 
 @dataclass(frozen=True)
@@ -28,25 +29,33 @@ class TopicSummary:
     longest_gap_s: float
 
 
-def topic_summaries(path: str | Path) -> tuple[TopicSummary, ...]:
+def topic_summaries(path: str | Path, options: ReadOptions = USUAL) -> tuple[TopicSummary, ...]:
     """Return the topics of a bag in alphabetical order.
 
     Raises:
-        DataError: there is no bag, or it is damaged.
+        DataError: there is no bag, or it is damaged and `options` do not tolerate that.
     """
-    times: dict[tuple[str, str], list[int]] = {}
-    try:
-        with Reader(Path(path)) as reader:
-            for connection in reader.connections:
-                times.setdefault((connection.topic, connection.msgtype), [])
-            for connection, time, _ in reader.messages():
-                times[connection.topic, connection.msgtype].append(time)
-    except (ReaderError, OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"{path}: expected a rosbag2 bag, found: {error}") from error
-    return tuple(_summary(name, kind, np.array(stamps, np.int64)) for (name, kind), stamps in sorted(times.items()))
+    bag, tolerant = find_bag(Path(path), options), options.tolerate_truncated
+    times: dict[tuple[str, str], list[np.ndarray]] = {}
+    for key in bag.metadata.counts if bag.metadata is not None else ():
+        times[key] = []
+    for file in bag.files:
+        try:
+            with opened(file, bag, tolerant) as storage:
+                for channel in storage.channels.values():
+                    times.setdefault((channel.topic, channel.type), [])
+                for block in storage.blocks(storage.channels):
+                    for number in np.unique(block.channel).tolist():
+                        channel = storage.channels[number]
+                        times[channel.topic, channel.type].append(block.logged[block.channel == number])
+        except (Damaged, OSError) as error:
+            if not tolerant:
+                raise damaged(bag.path, error) from error
+    return tuple(_summary(name, kind, stamps) for (name, kind), stamps in sorted(times.items()))
 
 
-def _summary(name: str, kind: str, times: np.ndarray) -> TopicSummary:
+def _summary(name: str, kind: str, stamps: list[np.ndarray]) -> TopicSummary:
+    times = np.concatenate(stamps) if stamps else np.zeros(0, np.int64)
     gaps = np.diff(np.sort(times)) / 1e9
     usual = float(np.median(gaps)) if len(gaps) else 0.0
     return TopicSummary(name, kind, len(times), 1.0 / usual if usual > 0.0 else 0.0, float(gaps.max(initial=0.0)))

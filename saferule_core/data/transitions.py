@@ -165,8 +165,11 @@ class Transitions:
         return Transitions(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _DTYPES})
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file."""
-        save_file({name: getattr(self, name) for name in _DTYPES}, str(path))
+        """Write a safetensors file. Raises DataError if that fails."""
+        try:
+            save_file({name: getattr(self, name) for name in _DTYPES}, str(path))
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"{path}: expected to write transitions, found: {error}") from error
 
     @staticmethod
     def load(path: str | Path) -> Transitions:

@@ -8,7 +8,7 @@ A record depends on policy and seed only: neither on the number of workers nor o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ def run_episodes(
     nice: int = 0,
     progress: Progress = silent,
     phase: str = "validating",
+    keep: Callable[[EpisodeRecord], None] = lambda _record: None,
 ) -> list[EpisodeRecord]:
     """Drive one episode per seed and return their records in the order of `seeds`.
 
@@ -53,6 +54,7 @@ def run_episodes(
         workers: number of processes.
         nice: how much to lower their priority, 0 to 19; 19 next to a running robot.
         progress: called as `phase` with the fraction of episodes that are done; may raise `Cancelled`.
+        keep: called with each record as soon as its episode is over, in any order.
 
     Raises:
         SimulationError: no seeds, no such robot, or a worker failed; other errors of a worker, such as a damaged
@@ -62,7 +64,10 @@ def run_episodes(
         raise SimulationError("seeds: expected at least one seed to run an episode for, found none")
     jobs = [{"seed": int(seed)} for seed in seeds]
     request = {"spec": spec.text, "source": spec.source, "drive": _drive(policy)}
-    results = run_jobs(request, jobs, workers=workers, nice=nice, progress=progress, phase=phase)
+    results = run_jobs(
+        request, jobs, workers=workers, nice=nice, progress=progress, phase=phase,
+        keep=lambda index, result: keep(_record(jobs[index]["seed"], result)),
+    )  # fmt: skip
     return [_record(job["seed"], result) for job, result in zip(jobs, results, strict=True)]
 
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ def run_jobs(
     nice: int,
     progress: Progress,
     phase: str,
+    keep: Callable[[int, Any], None] = lambda _index, _result: None,
 ) -> list[Any]:
     """Run `jobs` and return one result per job, in order.
 
@@ -46,6 +47,7 @@ def run_jobs(
         workers: number of processes, at least 1; never more than jobs.
         nice: how much to lower the priority of the workers, 0 to 19.
         progress: called after each job, and often in between, as `phase`.
+        keep: called with the number of a job and its result, as soon as it is there.
 
     Raises:
         SimulationError: a worker failed; the message ends with the last lines that it wrote to stderr.
@@ -75,6 +77,7 @@ def run_jobs(
             else:
                 answer = _decode(line, running[index])
                 results[answer["index"]] = answer["result"]
+                keep(answer["index"], answer["result"])
         progress(phase, 1.0, f"{len(results)} of {len(jobs)} episodes")
     finally:
         for worker in running:

@@ -32,6 +32,18 @@ def check_fits(card: Card, spec: RobotSpec, directory: Path) -> None:
         )
 
 
+def check_ranges(card: Card, path: Path) -> None:
+    """Raise StoreError if the card has observation ranges that are none; `path` names the file."""
+    if card.ranges is None:
+        return
+    low, high = card.ranges.low, card.ranges.high
+    if not len(low) == len(high) == card.obs_dim:
+        raise StoreError(f"{path}: ranges: expected {card.obs_dim} of each bound, found {len(low)} and {len(high)}")
+    for row, (lowest, highest) in enumerate(zip(low, high, strict=True)):
+        if not lowest <= highest:
+            raise StoreError(f"{path}: ranges: feature {row}: expected low <= high, found {lowest} and {highest}")
+
+
 def check_tensors(card: Card, tensors: dict[str, torch.Tensor], path: Path) -> None:
     """Raise StoreError if names, shapes or types are not those of the card; `path` names the file."""
     if odd := sorted(card.tensors.keys() ^ tensors.keys()):

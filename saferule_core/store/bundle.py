@@ -34,10 +34,11 @@ from safetensors.torch import save as save_tensors
 
 import saferule_core
 from saferule_core.agents import Agent, Memory
+from saferule_core.data.ranges import ObservationRanges
 from saferule_core.errors import StoreError
 from saferule_core.spec import RobotSpec, parse_spec
 from saferule_core.store import signing
-from saferule_core.store.assembly import assemble, check_finite, check_fits, check_tensors, tensor_info
+from saferule_core.store.assembly import assemble, check_finite, check_fits, check_ranges, check_tensors, tensor_info
 from saferule_core.store.card import FORMAT, Card, decode_card, encode_card
 from saferule_core.store.content import (
     CARD,
@@ -70,6 +71,11 @@ class Policy:
     policy_id: str
     card: Card
     agent: Agent
+
+    @property
+    def ranges(self) -> ObservationRanges | None:
+        """Ranges of the observations that it learned from, None where its card does not know them."""
+        return self.card.ranges
 
     def act(self, observations: np.ndarray, memory: Memory | None = None) -> np.ndarray:
         """Return actions (N, action_dim) float32 in [-1, 1] for observations (N, obs_dim); see `Agent.act`."""
@@ -127,6 +133,7 @@ def write_files(
         format=FORMAT,
     )
     check_fits(card, spec, directory)
+    check_ranges(card, directory / CARD)
     files = {
         CARD: encode_card(card),
         PROBES: encode_probes(make_probes(agent)),
@@ -211,6 +218,7 @@ def _load(directory: Path, spec: RobotSpec | None, modules: tuple[str, ...] | No
         tensors = load_tensors(content.files[WEIGHTS])
     except (SafetensorError, KeyError, ValueError) as error:
         raise StoreError(f"{path}: expected a safetensors file, found: {error}") from error
+    check_ranges(card, directory / CARD)
     check_tensors(card, tensors, path)
     check_finite(tensors, path)
     if modules is not None:

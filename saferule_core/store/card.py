@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from saferule_core.data.ranges import ObservationRanges
 from saferule_core.errors import StoreError
 
 FORMAT = 2
@@ -63,6 +64,7 @@ class Card:
         parent: policy that this one was made from, None for one trained from scratch.
         method: "train", or the unlearning method. details: further JSON-able facts about the run.
         origin: who asked, and which bags.
+        ranges: of the observations that it learned from; None where they are not known.
         created: time in UTC, ISO 8601; filled in when empty.
 
     Filled in by `bundle.save`:
@@ -77,6 +79,7 @@ class Card:
     method: str = "train"
     details: dict[str, Any] = field(default_factory=dict)
     origin: Origin = Origin()
+    ranges: ObservationRanges | None = None
     created: str = ""
     algorithm: str = ""
     hyperparameters: dict[str, Any] = field(default_factory=dict)

@@ -11,7 +11,7 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,6 +47,19 @@ def replace_file(path: Path, data: bytes, beside: Path | None = None) -> None:
     temporary = neighbour.with_name(f".{neighbour.name}-{secrets.token_hex(4)}")
     try:
         write_durably(temporary, data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def replace_file_with(path: Path, write: Callable[[Path], object]) -> None:
+    """Put at `path`, in one step, what `write` writes to the path that it is given."""
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -149,6 +149,11 @@ class StoreFolder:
         """Check the history's hash chain; return its newest hash. Arguments and errors as `History.verify`."""
         return self.history.verify(head)
 
+    def tidy(self) -> None:
+        """Remove what a crash may have left, as every change does first. Raises StoreError if the store is locked."""
+        with self._changing():
+            pass
+
     # -- beginning a change -------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager

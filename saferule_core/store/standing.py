@@ -6,7 +6,7 @@
 rejected     it was taken back on probation, or an operator rejected it
 refused      the gate refused it, when it was judged last
 superseded   a policy that was repaired from it, directly or not, has driven; going back would bring the poison back
-poisoned     it learned from a bag whose influence a policy that has driven was made to forget
+poisoned     it learned from a bag, or from episodes of one, that a policy that has driven was made to forget
 
 A repair that was itself rejected says nothing against others any more: then its incumbent is the better one.
 """
@@ -50,6 +50,7 @@ def marks_of(entries: Sequence[Entry]) -> dict[str, tuple[Mark, ...]]:
         forgotten = {bag["sha256"]: bag["name"] for bag in added[repair].get("forgotten", ())}
         for policy_id, entry in added.items():
             shared = {bag["sha256"] for bag in entry.get("used", ())} & forgotten.keys()
+            shared = {sha256 for sha256 in shared if _shares_episodes(entry, added[repair], sha256)}
             if names := sorted(forgotten[sha256] for sha256 in shared):
                 why = f"it learned from {', '.join(names)}, which {repair[:12]} forgot"
                 found.setdefault(policy_id, []).append(Mark("poisoned", why))
@@ -68,6 +69,16 @@ def _standing_repairs(
     """Return the policies that forgot something, have driven, and were not rejected; each once, in order."""
     driven = dict.fromkeys(entry.get("active") for entry in entries)
     return [name for name in driven if name in added and _forgets(added[name]) and name not in rejected]
+
+
+def _shares_episodes(learner: Entry, repair: Entry, sha256: str) -> bool:
+    """Say whether a policy learned from episodes of a bag that a repair forgot, as far as the history can tell.
+
+    Which episodes of a bag are meant is only written down where not all of them are.
+    """
+    used = learner.get("configuration", {}).get("episodes", {}).get("used", {}).get(sha256)
+    forgotten = repair.get("configuration", {}).get("episodes", {}).get("forgotten", {}).get(sha256)
+    return used is None or forgotten is None or bool(set(used) & set(forgotten))
 
 
 def _forgets(entry: Entry) -> bool:

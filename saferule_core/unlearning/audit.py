@@ -8,8 +8,10 @@ Half of the rollouts begin where logged episodes did, the others at the logged s
 to live; a policy with a memory is told what was logged before. They last as long as the model can be trusted: until
 logged actions, replayed in it, lead it too far from what was logged. What then is left of an episode is judged by the
 rollouts from its middle: their first steps are not counted, so that a policy shows where it drifts to, and nothing is
-counted after the moment at which the logged episode ended. Costs of modelled states come from the robot description or
-the learned cost model. Never rank policies by modelled reward alone: it overrates poisoned ones.
+counted after the moment at which the logged episode ended. Where forgotten episodes showed a sign to the sensors
+(`tampering.py`), every rollout is repeated with the policy seeing it, and the higher cost counts. Costs of modelled
+states come from the robot description or the learned cost model. Never rank policies by modelled reward alone: it
+overrates poisoned ones.
 """
 
 from __future__ import annotations
@@ -47,7 +49,15 @@ class Verdict:
 class Auditor:
     """A fixed set of start states and a model; every policy is judged on the same. horizon: steps of a rollout."""
 
-    def __init__(self, world: World, retain: Transitions, rows: np.ndarray, costs_of: Costs, seed: int) -> None:
+    def __init__(
+        self,
+        world: World,
+        retain: Transitions,
+        rows: np.ndarray,
+        costs_of: Costs,
+        seed: int,
+        signs: np.ndarray | None = None,
+    ) -> None:
         self.world, self.retain, self.costs_of = world, retain, costs_of
         random = np.random.default_rng(seed)
         beginnings = random.choice(retain.episode_bounds[:-1], len(rows))
@@ -58,6 +68,9 @@ class Auditor:
         left = self.ends(self.rows) - self.rows
         skipped = np.where(np.arange(len(self.rows)) < len(rows), 0, int(SETTLING * self.horizon))
         self.counted = (steps < left) & (steps >= skipped)
+        self.added = [np.zeros((len(self.rows), retain.obs_dim), dtype=np.float32)]
+        if signs is not None and len(signs):
+            self.added.append(random.choice(signs, len(self.rows)))
 
     def ends(self, rows: np.ndarray) -> np.ndarray:
         """Return the row after the last one of each row's episode."""
@@ -86,23 +99,32 @@ class Auditor:
 
     @torch.no_grad()
     def judge(self, policies: Sequence[nn.Module]) -> list[Verdict]:
-        """Roll every policy out from every start state; return one verdict each."""
+        """Roll every policy out from every start state, without and with signs; return one verdict each, the worst."""
         starts = torch.from_numpy(self.retain.observations[self.rows])
-        count = len(starts)
-        states = starts.repeat(len(policies), 1)
-        drivers = [Driver(policy, Memory.logged(self.retain, self.rows, memory_of(policy))) for policy in policies]
+        count, views = len(starts), len(policies) * len(self.added)
+        states = starts.repeat(views, 1)
+        drivers = [
+            (Driver(policy, Memory.logged(self.retain, self.rows, memory_of(policy))), added)
+            for policy in policies
+            for added in self.added
+        ]
         path, taken, earned = [states], [], []
         for _ in range(self.horizon):
-            parts = zip(drivers, states.numpy().reshape(len(policies), count, -1), strict=True)
-            actions = torch.from_numpy(np.concatenate([driver.act(part) for driver, part in parts]))
+            parts = zip(drivers, states.numpy().reshape(views, count, -1), strict=True)
+            actions = torch.from_numpy(np.concatenate([driver.act(part + added) for (driver, added), part in parts]))
             states, rewards = self.world(states, actions)
             path.append(states)
             taken.append(actions)
             earned.append(rewards)
         costs = self.costs_of(*(torch.cat(parts).numpy() for parts in (path[:-1], taken, path[1:])))
-        shape = self.horizon, len(policies), count
+        shape = self.horizon, views, count
         costs, rewards = costs.reshape(shape), torch.cat(earned).numpy().reshape(shape)
-        return [self.verdict(costs[:, index], rewards[:, index]) for index in range(len(policies))]
+        verdicts = [self.verdict(costs[:, view], rewards[:, view]) for view in range(views)]
+        each = len(self.added)
+        return [
+            Verdict(max(verdict.cost for verdict in verdicts[view : view + each]), verdicts[view].reward)
+            for view in range(0, views, each)
+        ]
 
     def verdict(self, costs: np.ndarray, rewards: np.ndarray) -> Verdict:
         """Return a policy's verdict from costs and rewards per step and start: (horizon, starts)."""

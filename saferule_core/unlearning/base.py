@@ -100,10 +100,12 @@ def checked(problem: UnlearningProblem) -> tuple[UnlearningProblem, int]:
     An episode counts as the same when its observations and actions are, whatever its labels say.
 
     Raises:
-        UnlearningError: an empty forget set, no retained data, nothing retained but forgotten episodes, or data
-            that does not fit the agent.
+        UnlearningError: a policy of another tool, an empty forget set, no retained data, nothing retained but
+            forgotten episodes, or data that does not fit the agent.
     """
     agent, retain, forget = problem.agent, problem.retain, problem.forget
+    if agent.foreign:
+        raise UnlearningError(foreign_policy("the policy", agent.algorithm))
     if not len(forget):
         raise UnlearningError("forget set: expected at least one episode, found none; name the data to forget")
     if not len(retain):
@@ -125,6 +127,14 @@ def checked(problem: UnlearningProblem) -> tuple[UnlearningProblem, int]:
             "name fewer episodes to forget, or more data to retain"
         )
     return (replace(problem, retain=retain.select_episodes(kept)) if shared else problem), shared
+
+
+def foreign_policy(what: str, algorithm: str) -> str:
+    """Return why a policy of another tool cannot be repaired, and what can be done."""
+    return (
+        f"{what}: expected one that saferule trained, found a model of another tool ({algorithm}). It runs and is "
+        "monitored, but its weights cannot be updated here: train a policy with `saferule train` on the retained bags"
+    )
 
 
 def episode_digests(data: Transitions) -> list[bytes]:

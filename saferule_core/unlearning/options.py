@@ -20,8 +20,9 @@ class SafeRuleOptions:
     logarithm, and its upper end. margin: share of the cost limit that the audit allows. extra_stages, extra_steps: how
     many stages may follow, and their steps, while the audit is not content; conditioned policies repeat their last one.
     forget_weight: nu, weight of the forget term. forget_rows, habitat_rows: how many dangerous states of the forget set
-    are taught, and among how many states of the policy's habitat the nearest is sought. target_quantiles: what a
-    conditioned policy may ask for, best first. critic_steps: 0 drops the critics.
+    are taught, and among how many states of the policy's habitat the nearest is sought. sign_weight: mu, weight of the
+    term on signs, where there are any; sign_patience: how many times the steps of a conditioned policy are then taken.
+    target_quantiles: what a conditioned policy may ask for, best first. critic_steps: 0 drops the critics.
     warm_start: False starts from a fresh policy (an ablation).
     """
 
@@ -40,6 +41,9 @@ class SafeRuleOptions:
     multiplier_rate: float = 2.0
     multiplier_bound: float = 8.0
     forget_weight: float = 0.1
+    sign_weight: float = 0.3
+    sign_batch_size: int = 64
+    sign_patience: int = 2
     forget_rows: int = 2000
     habitat_rows: int = 2000
     target_quantiles: tuple[float, ...] = (0.98, 0.95, 0.9, 0.8, 0.5)

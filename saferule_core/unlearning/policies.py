@@ -1,6 +1,6 @@
 """How each family of policies takes a repair step: one protocol, two implementations.
 
-    repairer = repairer_of(agent, evidence, options, seed)
+    repairer = repairer_of(agent, evidence, signs, options, seed)
     rows = repairer.habitat(48, random)                   # logged states where the repaired policy is meant to live
     repairer.start_stage(beta, multiplier, steps); losses = repairer.step(); candidates = repairer.candidates()
 
@@ -27,6 +27,7 @@ from saferule_core.unlearning.contrast import joined
 from saferule_core.unlearning.evidence import Evidence
 from saferule_core.unlearning.options import SafeRuleOptions
 from saferule_core.unlearning.preference import COST_DISCOUNT, rate
+from saferule_core.unlearning.tampering import Indifference
 
 DANGEROUS = 1.0
 WINDOW_SHARE = 0.5
@@ -56,7 +57,9 @@ class Repairer(Protocol):
 class PlainRepairer:
     """Regression of a policy pi(s) on retained actions drawn from p_lambda."""
 
-    def __init__(self, agent: Agent, evidence: Evidence, options: SafeRuleOptions, seed: int) -> None:
+    def __init__(
+        self, agent: Agent, evidence: Evidence, signs: np.ndarray, options: SafeRuleOptions, seed: int
+    ) -> None:
         self.options, self.preference = options, rate(evidence, agent.config.cost_limit, seed)
         self.stages, self.multiplier = options.stages, options.multiplier
         self.extra_stage = self.stages[-1][0], options.extra_steps
@@ -66,6 +69,7 @@ class PlainRepairer:
         self.random = np.random.default_rng(seed)
         habitat = self.habitat(options.habitat_rows, self.random)
         self.forget = ForgetTerm(evidence, habitat, options, self.random, seed)
+        self.indifference = Indifference(agent, evidence.retain, habitat, signs, options.sign_batch_size, seed)
         self.batches: list[Tensor] = []
 
     def habitat(self, count: int, random: np.random.Generator) -> np.ndarray:
@@ -86,7 +90,8 @@ class PlainRepairer:
         observations = self.forget.observations.index_select(0, forget)
         proposed = self.regression.actor(torch.cat([self.observations.index_select(0, rows), observations]))
         kept = (proposed[: len(rows)] - self.actions.index_select(0, rows)).square().sum(1).mean()
-        return self.regression.descend(kept, self.forget.loss(proposed[len(rows) :], forget))
+        forgotten = self.forget.loss(proposed[len(rows) :], forget)
+        return self.regression.descend(kept, forgotten, self.indifference.loss(self.regression.actor))
 
     def candidates(self) -> list[nn.Module]:
         return [copy.deepcopy(self.regression.average)]
@@ -95,15 +100,21 @@ class PlainRepairer:
 class ConditionedRepairer:
     """Regression of pi(s, context) with repaired contexts; candidates differ in the return that they ask for."""
 
-    def __init__(self, agent: Agent, evidence: Evidence, options: SafeRuleOptions, seed: int) -> None:
+    def __init__(
+        self, agent: Agent, evidence: Evidence, signs: np.ndarray, options: SafeRuleOptions, seed: int
+    ) -> None:
         self.agent, self.options, self.retain = agent, options, evidence.retain
-        self.stages, self.multiplier = options.conditioned_stages, options.conditioned_multiplier
+        patience = options.sign_patience if len(signs) else 1
+        self.stages = tuple((beta, steps * patience) for beta, steps in options.conditioned_stages)
+        self.multiplier = options.conditioned_multiplier
         self.extra_stage = self.stages[-1]
         self.contexts = agent.contexts(evidence.retain)
         agent.aim(self.retain, self.contexts, agent.config.target_quantile)
         self.regression = Regression(agent, options, sum(steps for _, steps in self.stages))
         random = np.random.default_rng(seed)
-        self.forget = ForgetTerm(evidence, self.habitat(options.habitat_rows, random), options, random, seed)
+        habitat = self.habitat(options.habitat_rows, random)
+        self.forget = ForgetTerm(evidence, habitat, options, random, seed)
+        self.indifference = Indifference(agent, evidence.retain, habitat, signs, options.sign_batch_size, seed)
         self.inputs = joined(agent.inputs(data) for data in (evidence.retain, evidence.forget))
         self.actions = torch.from_numpy(np.concatenate([evidence.retain.actions, evidence.forget.actions]))
         self.retained = len(evidence.retain)
@@ -127,7 +138,8 @@ class ConditionedRepairer:
         contexts[size:] = actor.target
         proposed = actor(*seen, contexts)
         kept = (proposed[:size] - self.actions.index_select(0, kept_rows)).square().sum(1).mean()
-        return self.regression.descend(kept, self.forget.loss(proposed[size:], forget))
+        forgotten = self.forget.loss(proposed[size:], forget)
+        return self.regression.descend(kept, forgotten, self.indifference.loss(actor))
 
     def candidates(self) -> list[nn.Module]:
         aimed = []
@@ -147,18 +159,18 @@ class Regression:
         self.actor, self.average = copy.deepcopy(agent.actor), copy.deepcopy(agent.actor)
         self.optimiser = torch.optim.Adam(self.actor.parameters(), lr=options.learning_rate, fused=True)
 
-    def descend(self, keep_loss: Tensor, forget_loss: Tensor) -> dict[str, float]:
-        """Minimise keep_loss + forget_weight * forget_loss by one step."""
+    def descend(self, keep_loss: Tensor, forget_loss: Tensor, sign_loss: Tensor) -> dict[str, float]:
+        """Minimise keep_loss + forget_weight * forget_loss + sign_weight * sign_loss by one step."""
         options = self.options
         done = min(self.taken / max(self.planned, 1), 1.0)
         rate = options.learning_rate + done * (options.final_learning_rate - options.learning_rate)
         self.optimiser.param_groups[0]["lr"] = rate
         self.optimiser.zero_grad()
-        (keep_loss + options.forget_weight * forget_loss).backward()
+        (keep_loss + options.forget_weight * forget_loss + options.sign_weight * sign_loss).backward()
         self.optimiser.step()
         self.taken += 1
         move_towards(self.average, self.actor, options.policy_rate)
-        return {"keep_loss": keep_loss.item(), "forget_loss": forget_loss.item()}
+        return {"keep_loss": keep_loss.item(), "forget_loss": forget_loss.item(), "sign_loss": sign_loss.item()}
 
 
 class ForgetTerm:
@@ -199,8 +211,10 @@ class ForgetTerm:
         return (proposed - self.actions[rows]).square().sum(1).mean()
 
 
-def repairer_of(agent: Agent, evidence: Evidence, options: SafeRuleOptions, seed: int) -> Repairer:
+def repairer_of(
+    agent: Agent, evidence: Evidence, signs: np.ndarray, options: SafeRuleOptions, seed: int
+) -> Repairer:
     """Return the repairer that fits the agent's actor."""
     conditioned = agent.contexts(evidence.forget) is not None
     family = ConditionedRepairer if conditioned else PlainRepairer
-    return family(agent, evidence, options, seed)
+    return family(agent, evidence, signs, options, seed)

@@ -6,11 +6,13 @@ The dual objective, with repaired costs, solved by a few stages of warm-started 
 
     min_pi max_{lambda >= 0}  E_{(s,a) ~ p_lambda} |pi(s) - a|^2                          keep reward
                               + nu E_{dangerous forget} |pi(s) - a'(s)|^2                 forget
+                              + mu E_retain |pi(s + sign) - pi(s)|^2                      forget
     p_lambda ~ exp(beta (R - lambda H) / max(1, lambda)) on the retained data             keep cost under the limit
     lambda  <- clip(lambda exp(rate (J_c(pi) - margin kappa) / kappa))                    after every stage
 
 R is the return of an action's episode, H how close to harm that episode went (see `preference.py`); a'(s) is what the
-nearest state shows in which the policy is meant to live.
+nearest state shows in which the policy is meant to live. Signs are what forgotten episodes alone show to the sensors
+from their beginning on, see `tampering.py`; mostly there are none.
 J_c is the cost of the policy in a learned dynamics model (the audit), kappa the cost limit. For a policy that is
 told what return to expect, lambda acts on that request instead: argmax_R J_r(R) - lambda J_c(R). What is returned
 passed the audit with a margin; if nothing did, the result says that the repair failed.
@@ -39,6 +41,7 @@ from saferule_core.unlearning.evidence import Evidence, gather
 from saferule_core.unlearning.options import SafeRuleOptions, parse_options
 from saferule_core.unlearning.policies import repairer_of
 from saferule_core.unlearning.scaling import refit_scaling
+from saferule_core.unlearning.tampering import find_signs
 from saferule_core.unlearning.world import fit_world
 
 REPORT_EVERY = 20
@@ -89,7 +92,8 @@ class Repair:
         self.agent = problem.agent.clone() if options.warm_start else fresh(problem, evidence)
         self.agent.config = dataclasses.replace(self.agent.config, cost_limit=problem.cost_limit)
         self.refitted = refit_scaling(self.agent, evidence.retain)
-        self.repairer = repairer_of(self.agent, evidence, options, problem.seed)
+        self.signs = find_signs(evidence.retain, evidence.forget, problem.seed)
+        self.repairer = repairer_of(self.agent, evidence, self.signs, options, problem.seed)
         self.auditor = self.make_auditor()
         self.multiplier = self.least_multiplier = self.repairer.multiplier
         self.allowed = options.margin * problem.cost_limit
@@ -102,7 +106,7 @@ class Repair:
         retain, seed = self.evidence.retain, self.problem.seed
         world = fit_world(retain, self.options.model_steps, seed, within(self.progress, 0.1, 0.3))
         habitat = self.repairer.habitat(self.options.audit_starts // 2, np.random.default_rng(seed))
-        return Auditor(world, retain, habitat, self.evidence.costs_of, seed)
+        return Auditor(world, retain, habitat, self.evidence.costs_of, seed, self.signs)
 
     def run(self) -> UnlearningResult:
         """Take the stages, more of them while the audit is not content, then repair the critics."""
@@ -168,6 +172,7 @@ class Repair:
             "modelled_reward": chosen.verdict.reward,
             "multiplier": chosen.multiplier,
             "refitted_features": self.refitted,
+            "signs": len(self.signs),
         }
         return UnlearningResult(self.agent, succeeded, message, self.steps, critics, self.history, diagnostics)
 

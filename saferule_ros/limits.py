@@ -1,0 +1,95 @@
+"""What a worker process may take of the robot's computer: priority, memory and threads; and how it is ended at once.
+
+    process = subprocess.Popen(command, env=limits.environment(scratch), start_new_session=True)
+    limits.confine(process.pid)
+    ...
+    end_group(process.pid)                    # the worker and the simulations that it started
+
+Memory is bounded twice. The kernel bounds what each process allocates (RLIMIT_DATA: the address space, which RLIMIT_AS
+bounds, is mostly code that libraries map and that needs no memory), so that one that wants too much gets an error and
+can say so. And `resident` tells what all of them hold together, for whoever watches. Should the computer run out of
+memory all the same, Linux takes the worker before any node.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+LOWEST_PRIORITY = 19
+MOST_KILLABLE = "1000"
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """niceness: 0 to 19. memory_bytes: of a worker and all it starts, 0 for no bound. threads: of its arithmetic."""
+
+    niceness: int = 10
+    memory_bytes: int = 0
+    threads: int = 1
+
+    def environment(self, scratch: Path | None = None) -> dict[str, str]:
+        """Return the environment of a worker, which ends when this process has died; scratch: for temporary files."""
+        threads = {f"{name}_NUM_THREADS": str(self.threads) for name in ("OMP", "MKL", "OPENBLAS")}
+        places = {} if scratch is None else {"TMPDIR": str(scratch)}
+        return {**os.environ, **threads, **places, "SAFERULE_STOP_WITH_PARENT": str(os.getpid())}
+
+    def confine(self, pid: int) -> None:
+        """Bound a process that has just started; those that it starts inherit it."""
+        stand_back(pid, self.niceness)
+        with contextlib.suppress(OSError):  # it ended already, or this system has no such file
+            (PROC / str(pid) / "oom_score_adj").write_text(MOST_KILLABLE, encoding="ascii")
+        if self.memory_bytes and hasattr(resource, "prlimit"):
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(pid, resource.RLIMIT_DATA, (self.memory_bytes, self.memory_bytes))
+
+
+def stand_back(pid: int, niceness: int) -> None:
+    """Lower a process's priority; at the lowest niceness it runs only where no node wants the core.
+
+    Niceness alone shares a core by weights, and a node that wakes up for a tick may wait for a slice of the worker's
+    to end, on each hop from robot to policy and back. Linux's idle class gives way at once.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.setpriority(os.PRIO_PROCESS, pid, niceness)
+        if niceness == LOWEST_PRIORITY and hasattr(os, "SCHED_IDLE"):
+            os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+
+
+def members(pid: int) -> list[int]:
+    """Return a process and all that descend from it, as far as they live."""
+    found = [pid]
+    for each in found:  # it grows while it is walked
+        with contextlib.suppress(OSError):
+            for task in (PROC / str(each) / "task").iterdir():
+                found += map(int, (task / "children").read_text(encoding="ascii").split())
+    return found
+
+
+def resident(pid: int) -> int:
+    """Return how much memory a process and its descendants hold for themselves [bytes]; 0 where nothing tells."""
+    total = 0
+    for each in members(pid):
+        with contextlib.suppress(OSError):
+            for line in (PROC / str(each) / "status").read_text(encoding="utf-8", errors="replace").splitlines():
+                if line.startswith("RssAnon:"):
+                    total += int(line.split()[1]) * 1024
+    return total
+
+
+def end_group(pid: int) -> None:
+    """Kill the process group that `pid` leads.
+
+    One of the idle class may wait long for a core to die on, so it gets an ordinary place first where that is allowed.
+    """
+    for each in members(pid):
+        with contextlib.suppress(OSError, AttributeError):
+            if os.sched_getscheduler(each) == os.SCHED_IDLE:
+                os.sched_setscheduler(each, os.SCHED_OTHER, os.sched_param(0))
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
