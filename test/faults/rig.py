@@ -23,10 +23,12 @@ from pathlib import Path
 import torch
 from conftest import POINT_SPEC
 from geometry_msgs.msg import WrenchStamped
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
 from nursery import shared
 from rclpy.time import Time
-from ros_testing import EVERYTHING, RosGraph, nanoseconds
+from ros_testing import EVERYTHING, PATIENCE_S, RosGraph, nanoseconds
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
@@ -38,6 +40,7 @@ from saferule_core.spec import RobotSpec, parse_spec
 from saferule_core.store import Card, PolicyStore
 from saferule_ros.messages import COMMAND, LATCHED, STATUS
 
+ACTIVE = State.PRIMARY_STATE_ACTIVE
 ACTIONS = {"first": 0.5, "second": -0.25}
 """Policies by name, and the action in [-1, 1] that each gives always."""
 
@@ -92,7 +95,6 @@ class Robot:
         graph.node.create_subscription(WrenchStamped, "cmd_force", self._on_command, EVERYTHING)
         graph.node.create_subscription(PolicyStatus, "policy_status", self.statuses.append, EVERYTHING)
         self._own_ns = time.time_ns() if own_clock else 0
-        self.violated_at = 0.0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="robot", daemon=True)
         self._thread.start()
@@ -124,7 +126,8 @@ class Robot:
 
     def mend(self) -> None:
         """Be as at first: in the middle of what is allowed, and healthy."""
-        self.x = self.delay_s = self.loss = self.offset_s = self.violated_at = 0.0
+        self.x = self.delay_s = self.loss = self.offset_s = 0.0
+        self.violated_ns, self.violated_at = 0, 0.0
         self.mute = self.frozen_clock = False
 
     # -- what it says ------------------------------------------------------------------------------------------------
@@ -158,8 +161,8 @@ class Robot:
                 self._own_ns += self._spec.period_ns
             lost = (count * 0.6180339887) % 1.0 < self.loss
             if not self.mute and not lost:
-                if self.violated_at == 0.0 and abs(self.x) > 6.0:
-                    self.violated_at = time.monotonic()
+                if not self.violated_ns and abs(self.x) > 6.0:
+                    self.violated_ns, self.violated_at = self.now_ns(), time.monotonic()
                 self.say(self.x)
             if self._clock is not None and not self._wait_until(due - 0.5 * period):
                 self._clock.publish(Clock(clock=Time(nanoseconds=self.now_ns()).to_msg()))
@@ -206,8 +209,37 @@ class Rig(RosGraph):
                 f"saferule_ros.{node}", ["--ros-args", *pairs], self.folder, self._log_path(node),
                 {"ROS_DOMAIN_ID": str(self.domain), "ROS_LOG_DIR": os.environ["ROS_LOG_DIR"]}, file_limit,
             )  # fmt: skip
-        self.configure(*nodes)
-        self.activate(*nodes)
+        for node in nodes:
+            self._bring_up(node)
+
+    def _bring_up(self, node: str) -> None:
+        """Configure and activate a node; a request that went to a killed one of the same name is repeated."""
+        steps = {
+            State.PRIMARY_STATE_UNCONFIGURED: Transition.TRANSITION_CONFIGURE,
+            State.PRIMARY_STATE_INACTIVE: Transition.TRANSITION_ACTIVATE,
+        }
+        asking = self.node.create_client(GetState, f"{node}/get_state")
+        changing = self.node.create_client(ChangeState, f"{node}/change_state")
+        limit = time.monotonic() + PATIENCE_S
+        try:
+            while (state := self._answer(asking, GetState.Request())) is None or state.current_state.id != ACTIVE:
+                assert time.monotonic() < limit and not self.has_ended(node), f"{node} did not come up\n{self._logs()}"
+                step = steps.get(state.current_state.id) if state else None
+                if step is not None:
+                    self._answer(changing, ChangeState.Request(transition=Transition(id=step)), 5.0)
+        finally:
+            self.node.destroy_client(asking)
+            self.node.destroy_client(changing)
+
+    def _answer(self, client: object, request: object, patience_s: float = 0.5) -> object | None:
+        """Return the answer to a request, or None where none came in time."""
+        answered = threading.Event()
+        answer = client.call_async(request)
+        answer.add_done_callback(lambda _answer: answered.set())
+        if answered.wait(patience_s):
+            return answer.result()
+        client.remove_pending_request(answer)
+        return None
 
     def pid(self, node: str) -> int:
         """Return the process id of a node."""
@@ -242,10 +274,8 @@ class Rig(RosGraph):
         try:
             if not client.wait_for_service(patience_s):
                 return False
-            answered = threading.Event()
-            answer = client.call_async(SwapPolicy.Request(policy_id=policy_id, reason="test"))
-            answer.add_done_callback(lambda _answer: answered.set())
-            return answered.wait(patience_s) and answer.result().success
+            answer = self._answer(client, SwapPolicy.Request(policy_id=policy_id, reason="test"), patience_s)
+            return answer is not None and answer.success
         finally:
             self.node.destroy_client(client)
 

@@ -119,7 +119,7 @@ def test_a_recorder_without_disk_does_not_hold_up_the_robot(tmp_path):
     """The kernel refuses to let its files grow: recording ends with a reason, driving does not."""
     with Rig(tmp_path, RATE_HZ) as rig:
         rig.start("policy_executor")
-        rig.start("flight_recorder", file_limit=30_000)
+        rig.start("flight_recorder", file_limit=2000, max_bag_seconds=1.0)
         rig.wait_until(rig.is_driving, "the policy to drive")
         full = "File too large"
         rig.wait_until(lambda: full in rig.log("flight_recorder") or rig.has_ended("flight_recorder"), "a full disk")

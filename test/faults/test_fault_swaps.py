@@ -58,7 +58,8 @@ def test_swaps_in_a_row_under_load_miss_no_tick(rig, load):
         idle.append(rig.robot.statuses[-1].missed_ticks - before.missed_ticks)
         blocks.append(swap_in_a_row(rig, times(15, 100), seconds))
     record("swaps under load", {
-        "swaps": len(seconds), "missed_ticks_in_blocks_of_swaps": sum(blocks), "missed_ticks_in_blocks_without": sum(idle),
+        "swaps": len(seconds), "missed_ticks_in_blocks_of_swaps": sum(blocks),
+        "missed_ticks_in_blocks_without": sum(idle),
         "longest_assignment_s": max(status.last_swap_duration for status in rig.robot.statuses),
         "request_to_answer_s": spread(seconds),
     })  # fmt: skip
