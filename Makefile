@@ -60,8 +60,8 @@ test: lint $(PACKAGE)
 soak: $(PACKAGE)
 	@rm -f $(SOAK_FIGURES)
 	@SAFERULE_SOAK=1 SAFERULE_KILLS=200 SAFERULE_FAULT_FIGURES=$(SOAK_FIGURES) $(BIN)/python -m pytest -q \
-	  -o timeout=3600 test/faults test/test_store_crashes.py $(ARGS); \
-	  status=$$?; $(BIN)/python test/faults/figures.py $(SOAK_FIGURES); exit $$status
+	  -o timeout=3600 test/faults test/test_store_crashes.py $(ARGS) \
+	  && status=0 || status=$$?; $(BIN)/python test/faults/figures.py $(SOAK_FIGURES); exit $$status
 
 lint: $(PACKAGES)
 	@$(BIN)/ruff check .
