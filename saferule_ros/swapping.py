@@ -1,7 +1,7 @@
 """How a policy gets into the executor's loop, and out of it again: everything but the assignment is done aside.
 
     swapping = Swapping(node, controller, store, defaults)
-    node.create_service(SwapPolicy, "~/swap_policy", swapping.on_swap, callback_group=MutuallyExclusiveCallbackGroup())
+    node.create_service(SwapPolicy, "~/swap_policy", swapping.on_swap, callback_group=ReentrantCallbackGroup())
     swapping.after_tick()                         # a shadow that has finished takes over, or is refused
     swapping.record_failure(reverted)             # the store learns what the loop did by itself
 
@@ -91,8 +91,10 @@ class Swapping:
 
     def close(self) -> None:
         """Wait for the loader thread, and end it."""
-        self._node.destroy_guard_condition(self._loaded)
         self._loader.shutdown(wait=True)
+        if self._under_way is not None:
+            self._finish(SwapRefused("expected an executor that is configured, found it cleaned up meanwhile"))
+        self._node.destroy_guard_condition(self._loaded)
 
     def abandon(self, why: str) -> None:
         """Refuse a shadow that has not finished: nobody ticks any more."""
@@ -150,13 +152,15 @@ class Swapping:
             return
         gc.freeze()  # what was loaded stays: the collector need not look at it
         policy_id, policy = swap.loading.result()
-        if swap.shadow_ticks and self._node.working:
+        if swap.shadow_ticks and not self._node.working:
+            self._finish(SwapRefused("expected a robot that drives, for the shadow, found policy_executor inactive"))
+        elif swap.shadow_ticks:
             self._controller.begin_shadow(
                 Shadow(policy, policy_id, swap.shadow_ticks, self._defaults.shadow_threshold, 1.0 / self._spec.rate_hz)
             )
             self._node.get_logger().info(f"{policy_id[:12]} runs beside {self._controller.policy_id[:12]} first")
-            return
-        self._take_over(policy_id, policy)
+        else:
+            self._take_over(policy_id, policy)
 
     def after_tick(self) -> None:
         """Let a shadow that has finished take over, or refuse it."""
@@ -172,6 +176,10 @@ class Swapping:
     def _take_over(self, policy_id: str, policy: Policy) -> None:
         swap = self._under_way
         self._controller.swap(policy, policy_id, swap.blend_ticks, swap.probation)
+        if swap.probation is not None and not self._controller.hears_monitor:
+            self._node.get_logger().warning(
+                f"{policy_id[:12]} is on probation and no cost_status comes: its cost is not watched"
+            )
         self._finish(None)
 
     def _finish(self, error: BaseException | None) -> None:

@@ -414,6 +414,19 @@ def test_where_the_previous_policy_is_no_better_the_robot_is_held(controller):
     assert (tick.state, tick.command["force_x"], tick.reverted.previous_id) == (ControlState.HOLDING, 0.0, "")
 
 
+def test_a_failure_is_reported_even_where_another_policy_is_swapped_in_before_the_next_tick(on_trial):
+    on_trial.take_cost("second", 0, 0, 3.0, False)
+    assert on_trial.swap(Constant(0.0), "third") == "first"
+    tick = step(on_trial, 1)
+    assert (tick.reverted.policy_id, on_trial.policy_id) == ("second", "third")
+
+
+def test_probation_goes_on_after_a_new_activation(on_trial):
+    on_trial.restart()
+    on_trial.take_cost("second", 0, 0, 3.0, False)
+    assert step(on_trial, 1).reverted.previous_id == "first"
+
+
 def test_probation_ends_after_its_driven_ticks(on_trial):
     on_trial.hold("operator")
     step(on_trial, 1)

@@ -113,6 +113,7 @@ class Controller:
         self._slot = Slot(policy, policy_id, self._range_check(policy))
         self.probation: Probation | None = None
         self.rejected_id = ""
+        self._reverted: Reverted | None = None
         self._begin(Stops())
 
     def _begin(self, stops: Stops) -> None:
@@ -155,6 +156,11 @@ class Controller:
     def blend(self) -> float:
         """How much of the next action is the newest policy's, in (0, 1]."""
         return self._slot.share(self.statistics.ticks + 1)
+
+    @property
+    def hears_monitor(self) -> bool:
+        """Whether the cost monitor has spoken since the loop began."""
+        return self._heartbeat.heard
 
     @property
     def stop_reason(self) -> str:
@@ -211,6 +217,7 @@ class Controller:
 
         blend_ticks: how many ticks lead from the old one's actions to the new one's. probation: its terms, if any.
         """
+        self._take_back()  # a policy that failed just now is reported before its successor drives
         previous, check, statistics = self._slot, self._range_check(policy), self.statistics
         first = statistics.ticks + 1
         begun = time.perf_counter()
@@ -232,18 +239,19 @@ class Controller:
             return None
         return RangeCheck(ranges, self.settings.ood_margin)
 
-    def _take_back(self) -> Reverted | None:
+    def _take_back(self) -> None:
         """Let the policy before the present one drive again, where that has failed its probation."""
         if self.probation is None or not self.probation.failure:
-            return None
+            return
         failed, self.probation = self.probation, None
         self.rejected_id = failed.policy_id
         if failed.terms.hold or self._slot.previous is None:
             self._stops.hold(f"{failed.failure}; no better policy is at hand")
-            return Reverted(failed.policy_id, "", failed.failure)
+            self._reverted = Reverted(failed.policy_id, "", failed.failure)
+            return
         self._slot = self._slot.taken_back(self.statistics.ticks + 1)
         self.statistics.reverts += 1
-        return Reverted(failed.policy_id, self._slot.policy_id, failed.failure)
+        self._reverted = Reverted(failed.policy_id, self._slot.policy_id, failed.failure)
 
     # -- the tick --------------------------------------------------------------------------------------------------
 
@@ -259,7 +267,8 @@ class Controller:
         statistics = self.statistics
         timing = self._schedule.tick(now_ns if schedule_ns is None else schedule_ns, begun_ns)
         self._notice_clock(now_ns, timing)
-        reverted = self._take_back()
+        self._take_back()
+        reverted, self._reverted = self._reverted, None
         statistics.ticks += 1
         self._stop_where_silent(begun_ns)
         statistics.starved_ticks += len(self._heard) < len(self._reader.topics)
