@@ -126,8 +126,10 @@ class PolicyExecutor(ManagedNode):
             publisher.wait_for_all_acked(Duration(seconds=LAST_COMMAND_WAIT_S))
         gc.enable()
         gc.unfreeze()
+        policies = self._controller.succession
         for line in self._controller.statistics.summary().splitlines():
             self.get_logger().info(line)
+        self.get_logger().info(f"policies: {policies.swaps} swaps, {policies.reverts} taken back on probation")
 
     def cleanup(self) -> None:
         """Forget policy and connections."""

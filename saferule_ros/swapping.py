@@ -84,7 +84,7 @@ class Swapping:
         self, node: ManagedNode, controller: Controller, store: PolicyStore, defaults: SwapDefaults
     ) -> None:
         self._node, self._controller, self._store, self._defaults = node, controller, store, defaults
-        self._spec = controller.spec
+        self._spec, self._policies = controller.spec, controller.succession
         self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="policy_loader")
         self._under_way: _Swap | None = None
         self._loaded = node.create_guard_condition(self._on_loaded, MutuallyExclusiveCallbackGroup())
@@ -98,8 +98,8 @@ class Swapping:
 
     def abandon(self, why: str) -> None:
         """Refuse a shadow that has not finished: nobody ticks any more."""
-        if self._controller.shadow is not None:
-            self._controller.begin_shadow(None)
+        if self._policies.shadow is not None:
+            self._policies.shadow = None
             self._finish(SwapRefused(f"expected the shadow to finish, found that {why}"))
 
     @property
@@ -144,7 +144,7 @@ class Swapping:
     def _on_loaded(self) -> None:
         """Runs in the executor's thread, so never during a tick."""
         swap = self._under_way
-        if swap is None or not swap.loading.done() or self._controller.shadow is not None:
+        if swap is None or not swap.loading.done() or self._policies.shadow is not None:
             return
         error = swap.loading.exception()
         if error is not None:
@@ -155,8 +155,8 @@ class Swapping:
         if swap.shadow_ticks and not self._node.working:
             self._finish(SwapRefused("expected a robot that drives, for the shadow, found policy_executor inactive"))
         elif swap.shadow_ticks:
-            self._controller.begin_shadow(
-                Shadow(policy, policy_id, swap.shadow_ticks, self._defaults.shadow_threshold, 1.0 / self._spec.rate_hz)
+            self._policies.shadow = Shadow(
+                policy, policy_id, swap.shadow_ticks, self._defaults.shadow_threshold, 1.0 / self._spec.rate_hz
             )
             self._node.get_logger().info(f"{policy_id[:12]} runs beside {self._controller.policy_id[:12]} first")
         else:
@@ -164,10 +164,10 @@ class Swapping:
 
     def after_tick(self) -> None:
         """Let a shadow that has finished take over, or refuse it."""
-        shadow = self._controller.shadow
+        shadow = self._policies.shadow
         if shadow is None or not shadow.finished:
             return
-        self._controller.begin_shadow(None)
+        self._policies.shadow = None
         if shadow.refusal:
             self._finish(SwapRefused(shadow.refusal))
         else:
@@ -189,7 +189,7 @@ class Swapping:
         elif error is not None:
             swap.answer.set_exception(SwapRefused(f"expected a policy that answers, found {error!r}"))
         else:
-            swap.answer.set_result(self._controller.statistics.last_swap_tick)
+            swap.answer.set_result(self._policies.last_swap_tick)
 
     # -- in the loader's thread --------------------------------------------------------------------------------------
 
