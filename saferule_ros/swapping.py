@@ -12,6 +12,7 @@ a loaded policy back to the executor's thread, which assigns it between two tick
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable
 from concurrent.futures import Future as LoadedFuture
 from concurrent.futures import ThreadPoolExecutor
@@ -116,9 +117,9 @@ class Swapping:
         if self._under_way is not None:
             response.success, response.message = False, "another policy is being loaded; try again when it drives"
             return response
-        swap = self._under_way = self._begin(request)
-        swap.loading.add_done_callback(lambda _loading: self._loaded.trigger())
         try:
+            swap = self._under_way = self._begin(request)
+            swap.loading.add_done_callback(lambda _loading: self._loaded.trigger())
             response.tick = await swap.answer
         except SaferuleError as error:
             response.success, response.message = False, str(error)
@@ -131,6 +132,9 @@ class Swapping:
 
     def _begin(self, request: SwapPolicy.Request) -> _Swap:
         defaults, rate = self._defaults, self._spec.rate_hz
+        for name in ("shadow_s", "probation_s", "probation_limit"):
+            if not math.isfinite(getattr(request, name)):
+                raise SwapRefused(f"{name}: expected a finite number, found {getattr(request, name)}")
         blend = request.blend_ticks if request.blend_ticks >= 0 else defaults.blend_ticks
         shadow_s = request.shadow_s if request.shadow_s >= 0.0 else defaults.shadow_s
         probation_s = request.probation_s if request.probation_s >= 0.0 else defaults.probation_s

@@ -45,12 +45,14 @@ class Failing(Constant):
     """A policy that answers with an exception, or with an action of the wrong shape."""
 
     def act(self, observations, memory):
+        if self.value == "words":
+            return [["left", "right"]]
         if self.value is None:
             raise RuntimeError("no such layer")
         return np.zeros(self.value, dtype=np.float32)
 
 
-@pytest.mark.parametrize("value", [None, (1, 3), (2,), (2, 2)])
+@pytest.mark.parametrize("value", [None, (1, 3), (2,), (2, 2), "words"])
 def test_a_policy_that_fails_or_answers_in_another_shape_stops_the_robot(controller, value):
     controller.swap(Failing(value), "odd")
     tick = controller.tick(1_000_000_000)

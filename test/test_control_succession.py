@@ -72,6 +72,12 @@ def test_actions_are_blended_linearly(controller):
     np.testing.assert_allclose(forces, [0.5, 0.0, -0.5, -1.0, -1.0], atol=1e-6)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_candidate_that_breaks_while_it_is_blended_in_is_refused(controller, value):
+    controller.swap(Constant(value), "second", blend_ticks=3)
+    assert controller.tick(1_000_000_000).state is ControlState.STOPPED
+
+
 def test_an_incumbent_that_breaks_while_it_is_blended_is_left_out(controller):
     incumbent = Constant(1.0)
     controller.swap(incumbent, "breaking")

@@ -208,6 +208,9 @@ def test_a_shadow_is_alone_and_ends_with_the_deactivation(site):
     bench.graph.deactivate("policy_executor")
     bench.graph.wait_until(first.done, "the answer")
     assert not first.result().success and "deactivated" in first.result().message
+    endless = bench.ask_for_swap(site.first, probation_s=float("inf"))
+    bench.graph.wait_until(endless.done, "the answer")
+    assert "probation_s: expected a finite number" in endless.result().message
     inactive = bench.ask_for_swap(site.first, shadow_s=1.0)
     bench.graph.wait_until(inactive.done, "the answer")
     assert "a robot that drives" in inactive.result().message

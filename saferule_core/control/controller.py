@@ -39,6 +39,7 @@ from saferule_core.control.stops import ResumeRefused, Stops
 from saferule_core.control.succession import Succession
 from saferule_core.control.tick import ControlState, Tick
 from saferule_core.errors import InputError
+from saferule_core.freshness import jumped_back
 from saferule_core.signals import SignalReader, stamp_of
 from saferule_core.spec import RobotSpec
 
@@ -236,14 +237,15 @@ class Controller:
 
     def _notice_clock(self, now_ns: int, timing: Timing) -> None:
         """After a jump nothing that was known about ages holds any more: wait for sensors of the new time."""
-        jumped_back = self._last_ns is not None and now_ns < self._last_ns
+        set_back = self._last_ns is not None and now_ns < self._last_ns
         self._last_ns = now_ns
-        if jumped_back or timing.jumped:
+        if set_back or timing.jumped:
             self.statistics.clock_jumps += 1
             self._reader.forget_after(now_ns)
             self._memory.clear()
             self._inputs.restart()
-            self._begins_ns = None
+            if self._begins_ns is not None and jumped_back(now_ns, self._begins_ns):
+                self._begins_ns = None  # an episode of the old time
 
     def _stop_where_silent(self, wall_ns: int) -> None:
         if silence := self._heartbeat.tick(wall_ns):
