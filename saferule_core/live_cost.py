@@ -5,35 +5,32 @@
     watch.set_policy(policy_id, stamp_ns)
     report = watch.tick(now_ns)                         # once per control period; report.stop, report.notices
 
+What is known of a state is a sum of costs, a level (`cost_levels`) and the margin to each bound (`margins`).
 Topics arrive in any order, so everything is put in its place by time: a marker counts from the first state that is
 not older than it, a command and a policy from the first state after them (they only lead to that one).
 """
 
 from __future__ import annotations
 
-import enum
 import math
 from collections import deque
 from dataclasses import dataclass
 
+from saferule_core.cost_levels import CostState, Evidence, Level, LevelJudge, Limits, SlidingCost
 from saferule_core.errors import DataError, InputError
+from saferule_core.margins import Margins
 from saferule_core.monitoring import CostMeter, CostReading
 from saferule_core.signals import SignalReader, read_commands, stamp_of
 from saferule_core.spec import RobotSpec
+
+NO_MORE_LIMITS = Limits()
+"""The budget per episode of the description, and no sliding window."""
 
 COMMANDS_KEPT = 32
 """Commands per topic that may arrive before the state that they lead to."""
 
 FINE_AFTER_EPISODES = 3
 """Whole episodes within the limit after which a policy that follows a dangerous one is said to be fine."""
-
-
-class CostState(enum.Enum):
-    """Whether the cost is known, and within its limit."""
-
-    WAITING = "waiting"
-    OK = "ok"
-    VIOLATED = "violated"
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,14 @@ class Notice:
 class CostReport:
     """What is known after a tick.
 
-    stamp_ns: ROS time of the state that was judged last [ns], 0 before the first. reason: why the state is WAITING.
+    stamp_ns: ROS time of the state that was judged last [ns], 0 before the first. reason: why the state is what it is,
+    empty where it is OK.
     episode, step: from 0; with an episode marker step 0 is the state that an episode begins with, which costs nothing.
     cost: charged at this tick, 0.0 where no new state came. constraints: the same, per constraint.
     mean_episode_cost: NaN before the first completed episode. stop: the robot has to stop until `reset_stop`.
+    margins: what is left to each bound, negative beyond it, NaN where that is not known.
+    window_cost: cost of the sliding window, 0.0 where there is none. broken: why a limit counts as broken from this
+    tick on, else empty.
     """
 
     state: CostState
@@ -69,6 +70,9 @@ class CostReport:
     violation_confirmed: bool
     stop: bool
     constraints: dict[str, float]
+    margins: dict[str, float]
+    window_cost: float
+    broken: str
     notices: tuple[Notice, ...]
 
 
@@ -85,14 +89,21 @@ class CostWatch:
 
     Args:
         window: completed episodes that the mean is over. alpha: highest probability of a false alarm.
-        latch_stop: ask for a stop when an episode's budget is spent. stopped: a stop is already latched.
+        latch_stop: ask for a stop when a budget is spent, of an episode or of the window. stopped: a stop is already
+        latched. limits: the window's budget, what is close, and how levels are debounced.
 
     Raises:
         DataError: window or alpha is out of range.
     """
 
     def __init__(
-        self, spec: RobotSpec, window: int = 20, alpha: float = 0.05, latch_stop: bool = True, stopped: bool = False
+        self,
+        spec: RobotSpec,
+        window: int = 20,
+        alpha: float = 0.05,
+        latch_stop: bool = True,
+        stopped: bool = False,
+        limits: Limits = NO_MORE_LIMITS,
     ) -> None:
         names = [constraint.name for constraint in spec.cost.constraints]
         largest = float(len(names)) if spec.cost.combine == "sum" else 1.0
@@ -105,6 +116,11 @@ class CostWatch:
         self._markers: deque[tuple[int, str]] = deque()
         self._policies: deque[tuple[int, str]] = deque()
         self._nothing = dict.fromkeys(names, 0.0)
+        self._limits, self._judge_level = limits, LevelJudge(limits)
+        self._window = SlidingCost(limits.window_s)
+        self._margins, self._no_margins = Margins(spec), dict.fromkeys(names, math.nan)
+        self._level: Level | None = None
+        self._left = self._no_margins
         self._marker: str | None = None
         self._policy = self._announced_policy = ""
         self._previous: dict[str, float] | None = None
@@ -145,6 +161,7 @@ class CostWatch:
         """Release the stop; return whether there was one."""
         was_stopped, self.stopped = self.stopped, False
         self._forgiven = self._reading.charged if self._reading is not None else 0.0
+        self._window.clear()
         return was_stopped
 
     def tick(self, now_ns: int) -> CostReport:
@@ -152,10 +169,10 @@ class CostWatch:
         try:
             physical = self._reader.physical(now_ns)
             if not self._new_state:
-                return self._report(self._judged_state(), "", 0.0, self._nothing, ())
+                return self._report(self._nothing)
             return self._judge(physical, now_ns)
         except (InputError, DataError) as error:
-            return self._report(CostState.WAITING, str(error), 0.0, self._nothing, ())
+            return self._report(self._nothing, unknown=str(error))
 
     def _judge(self, physical: dict[str, float], now_ns: int) -> CostReport:
         state_ns = max(self._stamped.values()) if self._stamped else now_ns
@@ -169,19 +186,43 @@ class CostWatch:
             self._recovering |= self._confirmed
             self._meter.restart(running_is_whole=undriven)
             self._forgiven, self._warned_episode, self._confirmed = 0.0, -1, False
+            self._window.clear()
+            self._level, self._judge_level = None, LevelJudge(self._limits)
         elif self._reading is None:
             self._meter.restart(running_is_whole=self._at_start)
+        command, previous = self._command_before(state_ns), None if begins else self._previous
         constraints = self._nothing
-        if not begins and self._previous is not None:
-            values = self._spec.costs(physical, self._previous, self._command_before(state_ns))
+        if previous is not None:
+            values = self._spec.costs(physical, previous, command)
             constraints = {name: float(value) for name, value in values.items()}
         self._previous = physical
         reading = self._meter.tick(float(self._spec.combine_costs(constraints)), self._marker)
         if self._reading is None or reading.episode != self._reading.episode:
             self._forgiven = 0.0
         self._reading = reading
-        notices = self._notices(reading)
-        return self._report(self._judged_state(), "", reading.cost, constraints, notices)
+        self._window.add(state_ns, reading.cost)
+        self._left = {k: float(v) for k, v in self._margins.physical(physical, previous, command).items()}
+        before, was_stopped = self._level, self.stopped
+        self._level = self._judge_level.judge(self._evidence(self._margins.shares(physical, previous, command)))
+        notices = self._notices(reading, self._level.stop and self._latch_stop)
+        rose = self._level.state is CostState.VIOLATED and (before is None or before.state is not CostState.VIOLATED)
+        broken = self._level.reason if rose else notices[0].text if self.stopped and not was_stopped else ""
+        return self._report(constraints, cost=reading.cost, broken=broken, notices=notices)
+
+    def _evidence(self, shares: dict[str, float]) -> Evidence:
+        """Return what speaks for and against the state that was accounted last."""
+        reading, limit, limits = self._reading, self._meter.limit, self._limits
+        budgets = [(reading.charged - self._forgiven, limit)]
+        violated = f"the mean episode cost exceeds the limit {limit:g}" if reading.violation_confirmed else ""
+        if limits.window_s > 0.0:
+            budgets.append((self._window.total, limits.window_limit))
+            if self._window.total > limits.window_limit:
+                violated = self._window_text()
+        if reading.over_limit:
+            violated = f"this episode has cost {reading.charged:g} of {limit:g}"
+        spent = any(cost > budget for cost, budget in budgets)
+        share = max((cost / budget for cost, budget in budgets if budget > 0.0), default=0.0)
+        return Evidence(violated, spent, share, self._left, shares)
 
     def _take_marker(self, state_ns: int) -> bool:
         """Return whether the state at `state_ns` is the first one seen of an episode."""
@@ -209,18 +250,20 @@ class CostWatch:
                 command.update(sent[0][1])
         return command
 
-    def _notices(self, reading: CostReading) -> tuple[Notice, ...]:
-        """Latch the stop where the budget is spent, and say what is new."""
+    def _notices(self, reading: CostReading, spent: bool) -> tuple[Notice, ...]:
+        """Latch the stop where a budget is `spent` for long enough, and say what is new."""
         notices = []
         limit, who = self._meter.limit, f"policy {self._policy[:12] or 'unknown'}"
-        spent = self._latch_stop and reading.charged - self._forgiven > limit
+        stops, self.stopped = spent and not self.stopped, self.stopped or spent
         if reading.over_limit and self._warned_episode != reading.episode:
             self._warned_episode = reading.episode
             text = f"{who}: episode {reading.episode - 1} has cost {reading.charged:g}, its limit is {limit:g}"
-            notices.append(Notice(f"{text}; {'stopping the robot' if spent else 'it drives on'}", True))
-        elif spent and not self.stopped:
-            notices.append(Notice(f"{who}: the budget after the last reset is spent; stopping the robot", True))
-        self.stopped |= spent
+            goes_on = "it drives on" if not self.stopped else "stopping the robot" if stops else "it is stopped"
+            notices.append(Notice(f"{text}; {goes_on}", True))
+        elif stops:
+            window = self._limits.window_s > 0.0 and self._window.total > self._limits.window_limit
+            why = self._window_text() if window else "the budget after the last reset is spent"
+            notices.append(Notice(f"{who}: {why}; stopping the robot", True))
         if reading.violation_confirmed and not self._confirmed:
             self._confirmed, self._recovering = True, False
             text = f"{who}: its mean episode cost exceeds the limit {limit:g}"
@@ -232,17 +275,27 @@ class CostWatch:
             notices.append(Notice(f"{text} in {reading.completed_episodes} episodes", False))
         return tuple(notices)
 
-    def _judged_state(self) -> CostState:
-        """Return the state by the last reading."""
-        reading = self._reading
-        if reading is None:
-            return CostState.WAITING
-        return CostState.VIOLATED if reading.over_limit or reading.violation_confirmed else CostState.OK
+    def _window_text(self) -> str:
+        limits = self._limits
+        return f"the last {limits.window_s:g} s cost {self._window.total:g} of {limits.window_limit:g}"
 
     def _report(
-        self, state: CostState, reason: str, cost: float, constraints: dict[str, float], notices: tuple[Notice, ...]
+        self,
+        constraints: dict[str, float],
+        *,
+        cost: float = 0.0,
+        unknown: str = "",
+        broken: str = "",
+        notices: tuple[Notice, ...] = (),
     ) -> CostReport:
-        reading, first_step = self._reading, 0 if self._marker is None else 1
+        """Return the report of a tick; `unknown`: why the newest state could not be judged."""
+        reading, level, first_step = self._reading, self._level, 0 if self._marker is None else 1
+        if level is None:
+            state, reason = CostState.WAITING, unknown
+        elif unknown:
+            state, reason = CostState.STALE, unknown
+        else:
+            state, reason = level.state, level.reason
         return CostReport(
             state=state,
             reason=reason,
@@ -259,5 +312,8 @@ class CostWatch:
             violation_confirmed=reading.violation_confirmed if reading else False,
             stop=self.stopped,
             constraints=constraints,
+            margins=self._no_margins if unknown else self._left,
+            window_cost=self._window.total if self._limits.window_s > 0.0 else 0.0,
+            broken=broken,
             notices=notices,
         )

@@ -167,7 +167,7 @@ class RobotSpec:
         physical: the state that the step led to; previous: the state before it; command: what was commanded, in
         command units (channel name -> value). A constraint that needs neither may get None for both.
         """
-        scope = _scope(physical, previous, command)
+        scope = scope_of(physical, previous, command)
         return {name: rule(scope) for name, rule in self._constraints.items()}
 
     def combine_costs(self, costs: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -192,7 +192,7 @@ class RobotSpec:
         """
         if self._reward is None:
             raise SpecError(f"{self.source}: reward: expected an expression or a function to compute it, found none")
-        return self._reward(_scope(physical, previous, command))
+        return self._reward(scope_of(physical, previous, command))
 
     def ends(self, physical: Physical) -> np.ndarray:
         """Return whether the state ends an episode: bool or (N,)."""
@@ -250,7 +250,7 @@ class RobotSpec:
         self._command_high = np.array([channel.high for channel in self.action])
 
 
-def _scope(physical: Physical, previous: Physical | None, command: Physical | None) -> dict[str, object]:
+def scope_of(physical: Physical, previous: Physical | None, command: Physical | None) -> dict[str, object]:
     """Return the names that cost and reward may use: x, previous.x and action.<channel>."""
     scope = dict(physical)
     scope.update({f"previous.{name}": value for name, value in (previous or {}).items()})

@@ -18,7 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from saferule_core.command_filter import unfiltered
 from saferule_core.errors import SaferuleError
+from saferule_core.spec import load_spec
 
 PACKAGE = "saferule"
 
@@ -38,6 +40,10 @@ class NodeEntry:
     """It stands for the robot, so it is there only in simulation; it makes /clock and does not follow it."""
     vital: bool = False
     """When it ends, the others are stopped, too: the robot must not drive without it."""
+    wanted_by: str = ""
+    """Bring-up argument that has to be true for it to be there; empty: it always is."""
+    commands: bool = False
+    """It commands the robot: through the command filter, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,8 @@ class Argument:
 NODES = (
     NodeEntry("flight_recorder", takes=("spec",)),
     NodeEntry("cost_monitor", takes=("spec",), vital=True),
-    NodeEntry("policy_executor", takes=("spec", "store", "policy"), vital=True),
+    NodeEntry("command_filter", takes=("spec",), vital=True, wanted_by="command_filter"),
+    NodeEntry("policy_executor", takes=("spec", "store", "policy"), vital=True, commands=True),
     NodeEntry("unlearning_server", takes=("spec", "store")),
     NodeEntry("sim_robot", takes=("spec",), simulated=True, vital=True),
 )
@@ -70,6 +77,7 @@ ARGUMENTS = (
     Argument("policy", "", "policy to start with: `active`, or the id of one in the store"),
     Argument("spec", "", "robot description: a path, or a name such as ball_circle", simulation_default="ball_circle"),
     Argument("store", "", "policy store: path of a folder"),
+    Argument("command_filter", "false", "true: a command_filter stands between policy_executor and robot"),
     Argument("autostart", "true", "true: configure and activate the nodes; false: only start them"),
     Argument("log_level", "info", "debug, info, warn, error or fatal"),
 )
@@ -77,9 +85,14 @@ ARGUMENTS = (
 TRANSITIONS = ("configure", "activate")
 
 
-def nodes(simulation: bool) -> tuple[NodeEntry, ...]:
-    """Return the nodes of a robot, or of a simulated one, in their order."""
-    return tuple(node for node in NODES if simulation or not node.simulated)
+def nodes(simulation: bool, arguments: Mapping[str, str] | None = None) -> tuple[NodeEntry, ...]:
+    """Return the nodes of a robot, or of a simulated one, in their order; raises BringUpError."""
+    arguments = arguments if arguments is not None else default_arguments(simulation)
+    return tuple(
+        node
+        for node in NODES
+        if (simulation or not node.simulated) and (not node.wanted_by or is_true(arguments, node.wanted_by))
+    )
 
 
 def transitions(entries: tuple[NodeEntry, ...]) -> list[tuple[str, NodeEntry]]:
@@ -164,12 +177,30 @@ def parameters(
     return given
 
 
+def remappings(
+    node: NodeEntry, arguments: Mapping[str, str], overrides: Mapping[str, Mapping[str, object]] | None = None
+) -> dict[str, str]:
+    """Return topic -> topic that a node's names are changed by: with a command filter, what commands talks to it.
+
+    Raises:
+        BringUpError: the robot description that names the command topics is not given.
+    """
+    if not node.commands or not is_true(arguments, "command_filter"):
+        return {}
+    path = parameters(node, arguments, overrides).get("spec")
+    if path is None:
+        raise BringUpError("command_filter: expected the argument spec, which names the command topics, found none")
+    return {topic: unfiltered(topic) for topic in load_spec(str(path)).command_topics}
+
+
 def process_command(
     node: NodeEntry, arguments: Mapping[str, str], overrides: Mapping[str, Mapping[str, object]] | None = None
 ) -> list[str]:
     """Return the command line of a node as a plain process; raises BringUpError."""
     command = [sys.executable, "-m", f"saferule_ros.{node.name}", "--ros-args", "--log-level", arguments["log_level"]]
     command += ["-r", f"__node:={node.name}", "-r", f"__ns:=/{arguments['namespace'].strip('/')}"]
+    for topic, other in remappings(node, arguments, overrides).items():
+        command += ["-r", f"{topic}:={other}"]
     command += ["--params-file", str(params_path(arguments))]
     for name, value in parameters(node, arguments, overrides).items():
         command += ["-p", f"{name}:={json.dumps(value)}"]  # JSON is YAML, and an id of digits stays a string

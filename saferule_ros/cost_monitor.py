@@ -6,12 +6,17 @@
 Every control period it judges the newest sensors (`saferule_core.live_cost`), publishes `cost_status` and, where
 something happens, `safety_stop` (latched) and a line in the log. /diagnostics tells the same once per second; the stop
 does not depend on it. A latched stop outlives deactivation: only `~/reset_stop` releases it.
+
+When a limit is broken it asks the flight recorder for a snapshot and, with `on_violation:=propose` or `start`,
+publishes a request on `unlearn_proposal`, or also starts it: to unlearn the bags that are marked as not trusted in
+`suspect_bags` (which may be set while it runs).
 """
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import fields
 
 from rclpy.clock import Clock, ClockType
 from rclpy.time import Time
@@ -19,16 +24,21 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from saferule.msg import CostStatus, PolicyStatus
-from saferule_core.live_cost import CostReport, CostState, CostWatch
+from saferule_core.cost_levels import CostState, Limits
+from saferule_core.live_cost import CostReport, CostWatch
+from saferule_core.proposals import Reaction
 from saferule_core.signals import stamp_of
 from saferule_ros.diagnostics import Diagnostics, Level
 from saferule_ros.managed_node import SPEC_PARAMETER, ManagedNode, Parameter, run
 from saferule_ros.messages import LATCHED, SENSOR, STATUS, message_class
+from saferule_ros.violation_response import ViolationResponse
 
 _STATES = {
     CostState.WAITING: CostStatus.STATE_WAITING,
     CostState.OK: CostStatus.STATE_OK,
+    CostState.NEAR: CostStatus.STATE_NEAR,
     CostState.VIOLATED: CostStatus.STATE_VIOLATED,
+    CostState.STALE: CostStatus.STATE_STALE,
 }
 
 
@@ -38,14 +48,28 @@ class CostMonitor(ManagedNode):
     PARAMETERS = (
         SPEC_PARAMETER,
         Parameter("window", 20, "completed episodes that the mean episode cost is over", 1, 100_000),
-        Parameter("latch_stop", True, "ask for a stop when an episode has cost more than its limit"),
+        Parameter("latch_stop", True, "ask for a stop when a budget is spent: an episode's or the sliding window's"),
         Parameter("alpha", 0.05, "highest probability of confirming a violation that is none", 1e-9, 0.5),
+        Parameter("window_s", 0.0, "length of the sliding window [s ROS time], 0: none", 0.0, 1e6),
+        Parameter("window_limit", 0.0, "what the sliding window may cost", 0.0, 1e12),
+        Parameter("near_share", 0.8, "share of a budget from which it counts as NEAR, 1: never", 0.0, 1.0),
+        Parameter("near_margin", 0.0, "margin from which a bound is NEAR [units of the constraint]", 0.0, 1e12),
+        Parameter("near_margin_share", 0.05, "margin from which a bound is NEAR, as a share of the bound", 0.0, 1.0),
+        Parameter("trigger_ticks", 1, "judged states in a row for a level to rise, and for a stop", 1, 100_000),
+        Parameter("release_ticks", 1, "judged states in a row for a level to fall", 1, 100_000),
+        Parameter("recorder", "flight_recorder", "node to ask for a snapshot when a limit is broken, empty: none"),
+        Parameter("on_violation", "none", "none, propose (publish an UnlearnRequest) or start (also start it)"),
+        Parameter("suspect_bags", [""], "bags that are not trusted: what a proposal forgets"),
+        Parameter("retain_bags", [""], "bags that are trusted: what a proposal keeps"),
+        Parameter("proposal_swap", False, "true: a policy repaired by a proposal may take over the robot"),
         Parameter("diagnostics_hz", 1.0, "how often /diagnostics is published [Hz wall]", 0.01, 100.0),
     )
 
     def configure(self) -> None:
-        """Read the description and connect; raises SpecError."""
+        """Read the description and connect; raises SpecError or DataError."""
         self._spec = spec = self.load_spec()
+        reaction = Reaction.parse(self.parameter("on_violation"))
+        self._limits = Limits(**{field.name: self.parameter(field.name) for field in fields(Limits)})
         self._watch = self._make_watch(stopped=False)
         self._report: CostReport | None = None
         self._marker: tuple[object, int] | None = None
@@ -53,6 +77,7 @@ class CostMonitor(ManagedNode):
         self._status = self.create_publisher(CostStatus, "cost_status", STATUS)
         self._stop = self.create_publisher(Bool, "safety_stop", LATCHED)
         self._diagnostics = Diagnostics(self, "safety cost", spec.name)
+        self._response = ViolationResponse(self, reaction, self.parameter("recorder"))
         self._subscriptions_made = self.subscribe_sensors(spec, self._on_message, SENSOR)
         for topic, kind in spec.command_topics.items() if spec.cost_needs_command else ():
             self._listen(topic, kind, self._on_message, SENSOR)
@@ -94,13 +119,14 @@ class CostMonitor(ManagedNode):
             ("_status", self.destroy_publisher),
             ("_stop", self.destroy_publisher),
             ("_diagnostics", Diagnostics.close),
+            ("_response", ViolationResponse.close),
         ):
             if owned in self.__dict__:
                 destroy(self.__dict__.pop(owned))
 
     def _make_watch(self, stopped: bool) -> CostWatch:
         window, alpha, latch_stop = (self.parameter(name) for name in ("window", "alpha", "latch_stop"))
-        return CostWatch(self._spec, window, alpha, latch_stop, stopped)
+        return CostWatch(self._spec, window, alpha, latch_stop, stopped, self._limits)
 
     def _listen(self, topic: str, kind: str, callback: Callable[[str, object], None], quality: object) -> None:
         listener = self.create_subscription(message_class(kind), topic, lambda m: callback(topic, m), quality)
@@ -145,6 +171,9 @@ class CostMonitor(ManagedNode):
         if report.stop and not was_stopped:
             self._stop.publish(Bool(data=True))
         self._status.publish(self._message(report))
+        if report.broken:
+            suspect, retain, swap = (self.parameter(n) for n in ("suspect_bags", "retain_bags", "proposal_swap"))
+            self._response.begin(report.policy_id, report.broken, suspect, retain, swap)
         for notice in report.notices:
             if notice.warning:
                 self.get_logger().warning(notice.text)
@@ -154,6 +183,7 @@ class CostMonitor(ManagedNode):
     def _message(self, report: CostReport) -> CostStatus:
         message = CostStatus(
             state=_STATES[report.state],
+            reason=report.reason,
             policy_id=report.policy_id,
             episode=report.episode,
             step=report.step,
@@ -167,6 +197,10 @@ class CostMonitor(ManagedNode):
             stop_latched=report.stop,
             constraint_names=list(report.constraints),
             constraint_costs=list(report.constraints.values()),
+            constraint_margins=list(report.margins.values()),
+            window_cost=report.window_cost,
+            window_limit=self._limits.window_limit,
+            window_s=self._limits.window_s,
         )
         message.header.stamp = Time(nanoseconds=report.stamp_ns).to_msg()
         return message
@@ -179,16 +213,18 @@ class CostMonitor(ManagedNode):
             level, text = Level.STALE, "inactive: the cost is not watched"
         elif report is None or not ticking:
             level, text = Level.STALE, "ROS time stands still: no control period passed since the last report"
-        elif report.state is CostState.WAITING:
-            level, text = Level.STALE, report.reason or "no sensor state has been judged yet"
         elif report.stop:
-            level, text = Level.ERROR, "an episode's budget was spent: stopped until ~/reset_stop"
+            level, text = Level.ERROR, "a budget was spent: stopped until ~/reset_stop"
+        elif report.state in (CostState.WAITING, CostState.STALE):
+            level, text = Level.STALE, report.reason or "no sensor state has been judged yet"
         elif report.violation_confirmed:
             level, text = Level.ERROR, "the mean episode cost of this policy exceeds the limit"
         elif report.state is CostState.VIOLATED:
-            level, text = Level.WARN, "this episode has cost more than the limit"
+            level, text = Level.WARN, report.reason
         elif unseen:
             level, text = Level.WARN, f"{unseen} control periods without a state to judge"
+        elif report.state is CostState.NEAR:
+            level, text = Level.OK, f"close to a limit: {report.reason}"
         else:
             level, text = Level.OK, "within the limit"
         self._diagnostics.publish(level, text, self._values(report))
@@ -208,7 +244,9 @@ class CostMonitor(ManagedNode):
             "violation confirmed": report.violation_confirmed,
             "stop latched": report.stop,
             "states not seen": self._watch.unseen_states,
+            "window cost": report.window_cost,
             **{f"cost of {name}": value for name, value in report.constraints.items()},
+            **{f"margin of {name}": value for name, value in report.margins.items()},
         }
 
 

@@ -1,12 +1,21 @@
 """flight_recorder: keeps what the robot sensed, was told and cost, as rosbag2 bags that unlearning can use.
 
     ros2 run saferule flight_recorder --ros-args -p spec:=robot.yaml -p out_dir:=logs -p max_bag_seconds:=600.0
+    ros2 service call /flight_recorder/snapshot std_srvs/srv/Trigger
 
 While it is active it records all topics of the description (sensors, commands, episode marker, logged reward and cost),
 `policy_status`, `cost_status` and `safety_stop`, dated by ROS time, into logs/<UTC time>/bag_000, bag_001, ...
 Messages are written as they come, without decoding them. A bag is closed at the end of an episode where possible.
 With use_sim_time they are written in the order in which they were published, see `saferule_core.data.publication_order`
 (where rclpy tells that: from Iron on; Humble dates them by when they are heard).
+
+In `mode:=ring` nothing is written but the last `ring_seconds`, when `~/snapshot` is called: what led to it, and the
+`snapshot_delay` after it. In `mode:=record` a snapshot completes the running bag, so that all up to then can be read.
+Either way a bag's metadata.yaml says which policies drove in it and when they were swapped.
+
+A recording ends by itself, completely written, when the disk has less room than `min_free_bytes`, and /diagnostics says
+so. What was recorded survives a crash of this process but for its last second. Messages that never came here are
+counted (`messages lost`), where the middleware tells.
 
 It asks for reliable and latched delivery from topics that offer it when it is activated: activate it before what it
 records, but after that is configured.
@@ -18,18 +27,29 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
 from rclpy.subscription import Subscription
+from rclpy.task import Future
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock as ClockMessage
+from std_srvs.srv import Trigger
 
+from saferule.msg import PolicyStatus
 from saferule_core.data.publication_order import Dated, PublicationOrder
 from saferule_core.data.recording import STORAGES, Recording
+from saferule_core.data.ring_buffer import RingBuffer, RingRecording
 from saferule_core.errors import DataError, SpecError
 from saferule_ros.diagnostics import Diagnostics, Level
 from saferule_ros.managed_node import SPEC_PARAMETER, ManagedNode, Parameter, run
 from saferule_ros.messages import message_class
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
 
 OWN_TOPICS = {
     "policy_status": "saferule/msg/PolicyStatus",
@@ -38,8 +58,10 @@ OWN_TOPICS = {
 }
 """Recorded besides the topics of the description."""
 
-QUEUE = 200
-"""Messages per topic that wait while the recorder is busy writing."""
+QUEUE = 2000
+"""Messages per topic that wait while the recorder is busy writing, for example a snapshot."""
+
+MODES = ("record", "ring")
 
 TELLS_PUBLICATION = hasattr(Subscription, "CallbackType")
 """Whether this rclpy tells a callback when its message was published."""
@@ -54,6 +76,11 @@ class FlightRecorder(ManagedNode):
         Parameter("max_bag_seconds", 600.0, "a bag is closed when it is longer [s], 0: never", 0.0, 1e9),
         Parameter("max_bag_bytes", 0, "a bag is closed when its messages are larger [byte], 0: never", 0, 2**53),
         Parameter("storage", "mcap", f"format of the bags: {' or '.join(STORAGES)}"),
+        Parameter("mode", "record", "record: write all; ring: keep the last seconds, write them at ~/snapshot"),
+        Parameter("ring_seconds", 30.0, "what the ring keeps [s]", 0.1, 1e6),
+        Parameter("ring_bytes", 2**26, "what the ring keeps at most [byte]", 1, 2**40),
+        Parameter("snapshot_delay", 0.5, "time after a request that is in its snapshot, too [s wall]", 0.0, 60.0),
+        Parameter("min_free_bytes", 10**8, "the recording ends when the disk has less room [byte]", 0, 2**53),
     )
 
     def configure(self) -> None:
@@ -63,12 +90,21 @@ class FlightRecorder(ManagedNode):
         if self.parameter("storage") not in STORAGES:
             storages = " or ".join(STORAGES)
             raise SpecError(f"parameter storage: expected {storages}, found {self.parameter('storage')!r}")
+        if self.parameter("mode") not in MODES:
+            raise SpecError(f"parameter mode: expected {' or '.join(MODES)}, found {self.parameter('mode')!r}")
         self._kinds = {**spec.sensor_topics, **spec.log_topics, **spec.command_topics, **OWN_TOPICS}
         for kind in self._kinds.values():
             message_class(kind)
-        self._recording: Recording | None = None
+        self._recording: Recording | RingRecording | None = None
         self._recorders = []
-        self._messages_before = 0
+        self._messages_before = self._lost = 0
+        self._broken = ""
+        self._snapshot: Future | None = None
+        self._snapshot_timer = None
+        # A service that awaits occupies its callback group.
+        self._service = self.create_service(
+            Trigger, "~/snapshot", self._on_snapshot, callback_group=MutuallyExclusiveCallbackGroup()
+        )
         self._diagnostics = Diagnostics(self, "recording", spec.name)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._slow_timer = self.create_timer(1.0, self._on_second, clock=steady)
@@ -79,20 +115,32 @@ class FlightRecorder(ManagedNode):
         profiles = {topic: self._profile_of(topic) for topic in self._kinds}
         marker = self._spec.episode.marker
         latched = {t for t, profile in profiles.items() if profile.durability is DurabilityPolicy.TRANSIENT_LOCAL}
-        self._recording = Recording(
+        latched_names = frozenset(names[topic] for topic in latched | {"safety_stop"})
+        recording = Recording(
             self._out_dir,
             {names[topic]: kind for topic, kind in self._kinds.items()},
             installed_definition,
-            latched=frozenset(names[topic] for topic in latched | {"safety_stop"}),
+            latched=latched_names,
             max_seconds=self.parameter("max_bag_seconds"),
             max_bytes=self.parameter("max_bag_bytes"),
             boundary_topic=names[marker.topic] if marker is not None else None,
             storage=self.parameter("storage"),
+            min_free_bytes=self.parameter("min_free_bytes"),
         )
-        self._messages_before = 0
+        if self.parameter("mode") == "ring":
+            known = latched_names | ({names[marker.topic]} if marker is not None else set())
+            recording = RingRecording(
+                recording, RingBuffer(self.parameter("ring_seconds"), self.parameter("ring_bytes"), known)
+            )
+        self._recording, self._broken = recording, ""
+        self._policy_topic = names["policy_status"]
+        self._messages_before = self._lost = 0
         self._order = PublicationOrder() if self.parameter("use_sim_time") and TELLS_PUBLICATION else None
         self._recorders = [
-            self.create_subscription(message_class(kind), t, self._writer_of(names[t]), profiles[t], raw=True)
+            self.create_subscription(
+                message_class(kind), t, self._writer_of(names[t]), profiles[t], raw=True,
+                event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_lost),
+            )
             for t, kind in self._kinds.items()
         ]
         if self._order is not None:
@@ -108,6 +156,8 @@ class FlightRecorder(ManagedNode):
         self._recorders = []
         if self._order is not None:
             self._write(self._order.rest())
+        if self._snapshot is not None:
+            self._take_snapshot()
         recording, self._recording = self._recording, None
         if recording is not None:
             recording.close()
@@ -115,6 +165,8 @@ class FlightRecorder(ManagedNode):
 
     def cleanup(self) -> None:
         """Forget the description."""
+        if "_service" in self.__dict__:
+            self.destroy_service(self.__dict__.pop("_service"))
         if "_slow_timer" in self.__dict__:
             self.destroy_timer(self.__dict__.pop("_slow_timer"))
         if "_diagnostics" in self.__dict__:
@@ -147,21 +199,68 @@ class FlightRecorder(ManagedNode):
                 self.get_logger().warning("no /clock yet: messages cannot be dated, and are dropped", once=True)
                 continue
             try:
+                if name == self._policy_topic:
+                    self._recording.policy(deserialize_message(data, PolicyStatus).policy_id, time_ns)
                 self._recording.write(name, data, time_ns)
             except DataError as error:
-                self._recording = None
-                self.get_logger().error(f"nothing is recorded any more: {error}")
+                self._break_off(error)
+
+    def _break_off(self, error: DataError) -> None:
+        self._recording, self._broken = None, str(error)
+        self.get_logger().error(f"nothing is recorded any more: {error}")
+
+    def _on_lost(self, event: object) -> None:
+        self._lost += event.total_count_change
+
+    # -- snapshots -------------------------------------------------------------------------------------------------
+
+    async def _on_snapshot(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Answer when what led here, and a little of what follows, is on disk."""
+        if self._recording is None:
+            response.message = self._broken or "nothing is recorded: the recorder is not active"
+            return response
+        if self._snapshot is None:
+            self._snapshot = Future(executor=self.executor)
+            steady = Clock(clock_type=ClockType.STEADY_TIME)
+            self._snapshot_timer = self.create_timer(
+                max(self.parameter("snapshot_delay"), 1e-3), self._take_snapshot, clock=steady
+            )
+        response.success, response.message = await self._snapshot
+        return response
+
+    def _take_snapshot(self) -> None:
+        self.destroy_timer(self._snapshot_timer)
+        snapshot, self._snapshot = self._snapshot, None
+        if self._recording is None:
+            snapshot.set_result((False, self._broken or "the recorder was deactivated"))
+            return
+        try:
+            bags = self._recording.snapshot()
+        except DataError as error:
+            self._break_off(error)
+            snapshot.set_result((False, str(error)))
+            return
+        words = f"written to {', '.join(map(str, bags))}" if bags else "no message came since the last snapshot"
+        self.get_logger().info(f"snapshot: {words}")
+        snapshot.set_result((True, words))
 
     def _on_second(self) -> None:
         silent = [name for name in map(self.resolve_topic_name, self._kinds) if not self.count_publishers(name)]
+        if self._recording is not None:
+            try:
+                self._recording.flush()
+            except DataError as error:
+                self._break_off(error)
         values: dict[str, object] = {"topics without a publisher": ", ".join(silent) or "none"}
         if self._recording is None:
-            level, text = (Level.ERROR, "recording broke off") if self.working else (Level.STALE, "inactive")
+            level, text = (Level.ERROR, self._broken) if self.working else (Level.STALE, "inactive")
         else:
             messages, before = self._recording.messages, self._messages_before
             self._messages_before = messages
-            values.update({"messages": messages, "folder": self._recording.folder})
+            values.update({"messages": messages, "messages lost": self._lost, "folder": self._recording.folder})
             level, text = Level.OK, "recording" if messages > before else "no message came since the last report"
+            if self._lost:
+                level, text = Level.WARN, f"{self._lost} messages were lost before they came here"
         self._diagnostics.publish(level, text, values)
 
 

@@ -39,7 +39,7 @@ def describe(simulation: bool) -> LaunchDescription:
 def _start(context: LaunchContext, simulation: bool) -> list[Action]:
     """Turn the table into actions, now that the arguments have their values; raises BringUpError."""
     arguments = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in bringup.ARGUMENTS}
-    entries = bringup.nodes(simulation)
+    entries = bringup.nodes(simulation, arguments)
     failed = EventHandler(
         matcher=lambda event: isinstance(event, _Failed), entities=[OpaqueFunction(function=_raise_failure)]
     )
@@ -64,6 +64,7 @@ def _node(entry: NodeEntry, arguments: dict[str, str]) -> LifecycleNode:
         name=entry.name,
         namespace=arguments["namespace"],
         parameters=[str(bringup.params_path(arguments)), bringup.parameters(entry, arguments)],
+        remappings=list(bringup.remappings(entry, arguments).items()),
         arguments=["--ros-args", "--log-level", arguments["log_level"]],
         additional_env=bringup.node_environment(),
         output="both",

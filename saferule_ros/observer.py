@@ -152,7 +152,7 @@ class Observer:
 
     def _on_cost(self, status: CostStatus) -> None:
         reward, self._reward = self._reward, 0.0
-        if status.state == CostStatus.STATE_WAITING:
+        if status.state in (CostStatus.STATE_WAITING, CostStatus.STATE_STALE):
             return
         try:
             physical = self._reader.physical(None)

@@ -17,7 +17,7 @@ import sys
 import time
 
 import torch
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from std_msgs.msg import Bool
@@ -92,9 +92,10 @@ class PolicyExecutor(ManagedNode):
             *self._marker_subscription(),
         ]
         self._services_made = [
-            # A service that awaits occupies its callback group: in the default one it would hold up the ticks.
+            # A service that awaits occupies its callback group: in the default one it would hold up the ticks, and in
+            # any exclusive one the next request would wait instead of being told that it is not its turn.
             self.create_service(
-                SwapPolicy, "~/swap_policy", self._swapping.on_swap, callback_group=MutuallyExclusiveCallbackGroup()
+                SwapPolicy, "~/swap_policy", self._swapping.on_swap, callback_group=ReentrantCallbackGroup()
             ),
             self.create_service(Trigger, "~/hold", self._on_hold),
             self.create_service(Trigger, "~/resume", self._on_resume),
@@ -125,8 +126,10 @@ class PolicyExecutor(ManagedNode):
             publisher.wait_for_all_acked(Duration(seconds=LAST_COMMAND_WAIT_S))
         gc.enable()
         gc.unfreeze()
+        policies = self._controller.succession
         for line in self._controller.statistics.summary().splitlines():
             self.get_logger().info(line)
+        self.get_logger().info(f"policies: {policies.swaps} swaps, {policies.reverts} taken back on probation")
 
     def cleanup(self) -> None:
         """Forget policy and connections."""

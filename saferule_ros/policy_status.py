@@ -57,11 +57,12 @@ class PolicyStatusWriter:
         message.stale_ticks, message.starved_ticks = statistics.stale_ticks, statistics.starved_ticks
         message.ood_ticks, message.limited_ticks = statistics.ood_ticks, statistics.limited_ticks
         message.refused_actions = statistics.refused_actions
-        message.swaps, message.last_swap_tick = statistics.swaps, statistics.last_swap_tick
-        message.last_swap_duration = statistics.last_swap_duration_s
+        policies = controller.succession
+        message.swaps, message.last_swap_tick = policies.swaps, policies.last_swap_tick
+        message.last_swap_duration = policies.last_swap_duration_s
         message.missed_since_swap, message.blend = statistics.missed_since_swap, controller.blend
-        message.reverts, message.rejected_id = statistics.reverts, controller.rejected_id
-        shadow, probation = controller.shadow, controller.probation
+        message.reverts, message.rejected_id = policies.reverts, policies.rejected_id
+        shadow, probation = policies.shadow, policies.probation
         message.shadow_id = "" if shadow is None else shadow.policy_id
         message.shadow_ticks = 0 if shadow is None else shadow.compared
         message.shadow_difference = 0.0 if shadow is None else shadow.difference

@@ -1,7 +1,7 @@
 """How a policy gets into the executor's loop, and out of it again: everything but the assignment is done aside.
 
     swapping = Swapping(node, controller, store, defaults)
-    node.create_service(SwapPolicy, "~/swap_policy", swapping.on_swap, callback_group=MutuallyExclusiveCallbackGroup())
+    node.create_service(SwapPolicy, "~/swap_policy", swapping.on_swap, callback_group=ReentrantCallbackGroup())
     swapping.after_tick()                         # a shadow that has finished takes over, or is refused
     swapping.record_failure(reverted)             # the store learns what the loop did by itself
 
@@ -12,6 +12,7 @@ a loaded policy back to the executor's thread, which assigns it between two tick
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable
 from concurrent.futures import Future as LoadedFuture
 from concurrent.futures import ThreadPoolExecutor
@@ -84,20 +85,22 @@ class Swapping:
         self, node: ManagedNode, controller: Controller, store: PolicyStore, defaults: SwapDefaults
     ) -> None:
         self._node, self._controller, self._store, self._defaults = node, controller, store, defaults
-        self._spec = controller.spec
+        self._spec, self._policies = controller.spec, controller.succession
         self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="policy_loader")
         self._under_way: _Swap | None = None
         self._loaded = node.create_guard_condition(self._on_loaded, MutuallyExclusiveCallbackGroup())
 
     def close(self) -> None:
         """Wait for the loader thread, and end it."""
-        self._node.destroy_guard_condition(self._loaded)
         self._loader.shutdown(wait=True)
+        if self._under_way is not None:
+            self._finish(SwapRefused("expected an executor that is configured, found it cleaned up meanwhile"))
+        self._node.destroy_guard_condition(self._loaded)
 
     def abandon(self, why: str) -> None:
         """Refuse a shadow that has not finished: nobody ticks any more."""
-        if self._controller.shadow is not None:
-            self._controller.begin_shadow(None)
+        if self._policies.shadow is not None:
+            self._policies.shadow = None
             self._finish(SwapRefused(f"expected the shadow to finish, found that {why}"))
 
     @property
@@ -114,9 +117,9 @@ class Swapping:
         if self._under_way is not None:
             response.success, response.message = False, "another policy is being loaded; try again when it drives"
             return response
-        swap = self._under_way = self._begin(request)
-        swap.loading.add_done_callback(lambda _loading: self._loaded.trigger())
         try:
+            swap = self._under_way = self._begin(request)
+            swap.loading.add_done_callback(lambda _loading: self._loaded.trigger())
             response.tick = await swap.answer
         except SaferuleError as error:
             response.success, response.message = False, str(error)
@@ -129,6 +132,9 @@ class Swapping:
 
     def _begin(self, request: SwapPolicy.Request) -> _Swap:
         defaults, rate = self._defaults, self._spec.rate_hz
+        for name in ("shadow_s", "probation_s", "probation_limit"):
+            if not math.isfinite(getattr(request, name)):
+                raise SwapRefused(f"{name}: expected a finite number, found {getattr(request, name)}")
         blend = request.blend_ticks if request.blend_ticks >= 0 else defaults.blend_ticks
         shadow_s = request.shadow_s if request.shadow_s >= 0.0 else defaults.shadow_s
         probation_s = request.probation_s if request.probation_s >= 0.0 else defaults.probation_s
@@ -142,7 +148,7 @@ class Swapping:
     def _on_loaded(self) -> None:
         """Runs in the executor's thread, so never during a tick."""
         swap = self._under_way
-        if swap is None or not swap.loading.done() or self._controller.shadow is not None:
+        if swap is None or not swap.loading.done() or self._policies.shadow is not None:
             return
         error = swap.loading.exception()
         if error is not None:
@@ -150,20 +156,22 @@ class Swapping:
             return
         gc.freeze()  # what was loaded stays: the collector need not look at it
         policy_id, policy = swap.loading.result()
-        if swap.shadow_ticks and self._node.working:
-            self._controller.begin_shadow(
-                Shadow(policy, policy_id, swap.shadow_ticks, self._defaults.shadow_threshold, 1.0 / self._spec.rate_hz)
+        if swap.shadow_ticks and not self._node.working:
+            self._finish(SwapRefused("expected a robot that drives, for the shadow, found policy_executor inactive"))
+        elif swap.shadow_ticks:
+            self._policies.shadow = Shadow(
+                policy, policy_id, swap.shadow_ticks, self._defaults.shadow_threshold, 1.0 / self._spec.rate_hz
             )
             self._node.get_logger().info(f"{policy_id[:12]} runs beside {self._controller.policy_id[:12]} first")
-            return
-        self._take_over(policy_id, policy)
+        else:
+            self._take_over(policy_id, policy)
 
     def after_tick(self) -> None:
         """Let a shadow that has finished take over, or refuse it."""
-        shadow = self._controller.shadow
+        shadow = self._policies.shadow
         if shadow is None or not shadow.finished:
             return
-        self._controller.begin_shadow(None)
+        self._policies.shadow = None
         if shadow.refusal:
             self._finish(SwapRefused(shadow.refusal))
         else:
@@ -172,6 +180,10 @@ class Swapping:
     def _take_over(self, policy_id: str, policy: Policy) -> None:
         swap = self._under_way
         self._controller.swap(policy, policy_id, swap.blend_ticks, swap.probation)
+        if swap.probation is not None and not self._controller.hears_monitor:
+            self._node.get_logger().warning(
+                f"{policy_id[:12]} is on probation and no cost_status comes: its cost is not watched"
+            )
         self._finish(None)
 
     def _finish(self, error: BaseException | None) -> None:
@@ -181,7 +193,7 @@ class Swapping:
         elif error is not None:
             swap.answer.set_exception(SwapRefused(f"expected a policy that answers, found {error!r}"))
         else:
-            swap.answer.set_result(self._controller.statistics.last_swap_tick)
+            swap.answer.set_result(self._policies.last_swap_tick)
 
     # -- in the loader's thread --------------------------------------------------------------------------------------
 

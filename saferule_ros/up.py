@@ -55,7 +55,8 @@ class BringUp:
         self._arguments = {**bringup.default_arguments(simulation), **(arguments or {})}
         self._overrides = overrides or {}
         self._log_file = log_file
-        self._entries = tuple(node for node in bringup.nodes(simulation) if node.name not in without)
+        entries = bringup.nodes(simulation, self._arguments)
+        self._entries = tuple(node for node in entries if node.name not in without)
         self._processes: dict[str, NodeProcess] = {}
         self._missed: set[str] = set()
         self._log = sys.stdout

@@ -45,6 +45,7 @@ class Bench:
         self._odometry = graph.node.create_publisher(Odometry, "odom", STATUS)
         self._cost = graph.node.create_publisher(CostStatus, "cost_status", STATUS)
         self._stop = graph.node.create_publisher(Bool, "safety_stop", LATCHED)
+        self._swap = graph.node.create_client(SwapPolicy, f"{EXECUTOR}/swap_policy")
         self.statuses = graph.collect("policy_status", PolicyStatus)
         self.commands = graph.collect("cmd_force", WrenchStamped)
 
@@ -91,6 +92,10 @@ class Bench:
         """Return the newest command's force along x [N]."""
         return self.commands[-1].wrench.force.x
 
+    def states(self):
+        """Return the state at every tick so far."""
+        return [status.state for status in self.statuses]
+
     def _told(self):
         """Return the status of this period's tick, once it and the command are here."""
         newest = [messages[-1] for messages in (self.commands, self.statuses) if messages]
@@ -116,9 +121,11 @@ class Bench:
 
     def swap(self, policy_id, **options):
         """Ask for a swap while time goes on; return the answer."""
-        client = self.graph.node.create_client(SwapPolicy, f"{EXECUTOR}/swap_policy")
-        assert client.wait_for_service(timeout_sec=60.0)
-        call = client.call_async(SwapPolicy.Request(policy_id=policy_id, reason="test", **options))
+        call = self.ask_for_swap(policy_id, **options)
         self.graph.wait_until(lambda: self.step() and call.done(), "the answer to a swap")
-        self.graph.node.destroy_client(client)
         return call.result()
+
+    def ask_for_swap(self, policy_id, **options):
+        """Ask for a swap; return the call, which is done when it is answered."""
+        assert self._swap.wait_for_service(timeout_sec=60.0)
+        return self._swap.call_async(SwapPolicy.Request(policy_id=policy_id, reason="test", **options))

@@ -10,7 +10,7 @@ import yaml
 from saferule_ros import bringup
 from saferule_ros.bringup import BringUpError
 
-NAMES = [node.name for node in bringup.NODES]
+NAMES = [node.name for node in bringup.nodes(True)]
 
 
 def entry(name):
@@ -26,6 +26,21 @@ def told(command):
 def test_a_robot_has_no_simulated_robot():
     assert [node.name for node in bringup.nodes(False)] == [name for name in NAMES if name != "sim_robot"]
     assert [node.name for node in bringup.nodes(True)] == NAMES
+
+
+def test_a_command_filter_is_there_where_it_is_wanted_before_what_it_filters(tmp_path):
+    arguments = {**bringup.default_arguments(True), "command_filter": "true"}
+    names = [node.name for node in bringup.nodes(True, arguments)]
+    assert sorted(names) == sorted([*NAMES, "command_filter"])
+    assert names.index("command_filter") < names.index("policy_executor")
+    assert bringup.remappings(entry("policy_executor"), arguments) == {"cmd_force": "unfiltered/cmd_force"}
+    assert "cmd_force:=unfiltered/cmd_force" in bringup.process_command(entry("policy_executor"), arguments)
+    assert not bringup.remappings(entry("command_filter"), arguments)
+    assert not bringup.remappings(entry("policy_executor"), bringup.default_arguments(True))
+    overrides = {"": {"spec": "car_run"}}
+    assert list(bringup.remappings(entry("policy_executor"), arguments, overrides)) == ["cmd_vel"]
+    with pytest.raises(BringUpError, match="command_filter: expected the argument spec"):
+        bringup.remappings(entry("policy_executor"), {**arguments, "spec": ""})
 
 
 def test_all_nodes_are_configured_before_the_first_is_activated():

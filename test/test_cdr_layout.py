@@ -11,7 +11,7 @@ from rosbags.serde import SerdeError
 
 from saferule_core.data.cdr_layout import Layout
 from saferule_core.data.message_types import empty_message, standard_types, types_of
-from saferule_core.errors import SpecError
+from saferule_core.errors import DataError, SpecError
 
 ODD = (
     "bool flag\nstring[] names\nfloat64 value\nuint8[3] few\nPart[] parts\nint16 small\nPart[2] pair\nstring last\n"
@@ -169,3 +169,10 @@ def test_big_endian_and_short_sequences_are_left_to_rosbags():
 def test_fields_that_are_no_numbers_are_refused(path):
     with pytest.raises(SpecError):
         Layout(standard_types(), "nav_msgs/msg/Odometry", (path,))
+
+
+def test_a_part_without_a_definition_is_named():
+    text = "Missing part\nfloat64 value\n"
+    types = types_of((("own_msgs/msg/Broken", MessageDefinition(MessageDefinitionFormat.MSG, text)),))
+    with pytest.raises(DataError, match="own_msgs/msg/Broken: expected a definition of its part own_msgs/msg/Missing"):
+        Layout(types, "own_msgs/msg/Broken", ("value",))

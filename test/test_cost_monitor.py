@@ -13,7 +13,8 @@ from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Bool, Header
 from std_srvs.srv import Trigger
 
-from saferule.msg import CostStatus, PolicyStatus
+from saferule.msg import CostStatus, PolicyStatus, UnlearnRequest
+from saferule.srv import Unlearn
 from saferule_ros.diagnostics import Level
 from saferule_ros.messages import COMMAND, LATCHED, STATUS
 
@@ -90,7 +91,8 @@ def test_it_judges_each_state_once_and_latches_the_stop(ros_graph):
     waiting = pilot.see(None)
     assert waiting.state == CostStatus.STATE_WAITING and waiting.cost == 0.0
     status = pilot.run(9.0, 0.0, 9.0, 9.0)
-    assert (status.state, status.episode, status.step) == (CostStatus.STATE_OK, 0, 3)
+    assert (status.state, status.episode, status.step) == (CostStatus.STATE_NEAR, 0, 3)
+    assert (list(status.constraint_margins), status.reason) == ([-3.0], "outside_bounds: 3 beyond the bound")
     assert (status.cost, status.episode_cost, status.limit, status.policy_id) == (1.0, 2.0, 3.0, "")
     assert (list(status.constraint_names), list(status.constraint_costs)) == (["outside_bounds"], [1.0])
     assert nanoseconds(status.header.stamp) == pilot.time
@@ -127,7 +129,7 @@ def test_a_dangerous_policy_is_confirmed_and_its_successor_starts_anew(ros_graph
     pilot.policy = "b" * 64
     status = pilot.see(7.0)
     assert status.policy_id == pilot.policy and not status.violation_confirmed
-    assert (status.state, status.completed_episodes, status.episode_cost) == (CostStatus.STATE_OK, 0, 11.0)
+    assert (status.state, status.completed_episodes, status.episode_cost) == (CostStatus.STATE_NEAR, 0, 11.0)
     for _ in range(4):
         status = pilot.run(*SAFE)
     assert (status.state, status.completed_episodes, status.mean_episode_cost) == (CostStatus.STATE_OK, 3, 0.0)
@@ -147,6 +149,40 @@ def test_diagnostics_follow_the_state(ros_graph):
     status = pilot.reports[-1].status[0]
     assert status.name == "cost_monitor: safety cost" and status.hardware_id == "point"
     assert {pair.key: pair.value for pair in status.values}["limit"] == "3"
+    assert ros_graph.stop(pilot.name) == 0
+
+
+def test_a_broken_limit_asks_for_a_snapshot_and_starts_what_the_operator_allowed(ros_graph):
+    snapshots, requests = [], []
+
+    def snapshot(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        snapshots.append(request)
+        response.success, response.message = True, "written to snapshot_000"
+        return response
+
+    def unlearn(request: Unlearn.Request, response: Unlearn.Response) -> Unlearn.Response:
+        requests.append(request.request)
+        response.message = "another request is being worked on"
+        return response
+
+    ros_graph.node.create_service(Trigger, "box/snapshot", snapshot)
+    ros_graph.node.create_service(Unlearn, "unlearn", unlearn)
+    bags = {"suspect_bags": ["logs/bad"], "retain_bags": ["logs/good", "logs/better"]}
+    pilot = Pilot(ros_graph, latch_stop=False, recorder="box", on_violation="start", **bags)
+    proposals = ros_graph.collect("unlearn_proposal", UnlearnRequest, LATCHED)
+    pilot.policy = "a" * 64
+    pilot.run(*SAFE)
+    assert not proposals and not snapshots
+    while not requests:
+        pilot.run(*BAD)
+    ros_graph.wait_until(lambda: proposals and len(snapshots) > 0, "a proposal and a snapshot")
+    assert list(proposals[0].forget_bags) == list(requests[0].forget_bags) == ["logs/bad"]
+    assert list(proposals[0].retain_bags) == ["logs/good", "logs/better"] and not proposals[0].swap
+    pilot.run(*BAD)
+    words = "unlearning refused: another request is being worked on"
+    ros_graph.wait_until(lambda: words in ros_graph.log(pilot.name), "the server's answer in the log")
+    ros_graph.wait_until(lambda: "snapshot: written to snapshot_000" in ros_graph.log(pilot.name), "the recorder's")
+    assert len(proposals) == len(requests) == 1, "a policy is accused once"
     assert ros_graph.stop(pilot.name) == 0
 
 

@@ -1,12 +1,17 @@
 """The flight recorder as a process beside a driving robot: what it writes is what happened."""
 
 import itertools
+import json
+import resource
 import signal
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("rclpy")
 
@@ -18,12 +23,15 @@ from rclpy.time import Time
 from ros_testing import RosGraph, nanoseconds, write_yaml_of_point_robot
 from rosbags.highlevel import AnyReader
 from rosgraph_msgs.msg import Clock
-from std_msgs.msg import UInt64
+from std_msgs.msg import Header, UInt64
+from std_srvs.srv import Trigger
 
-from saferule.msg import CostStatus
+from benchmarks.recorder import measure
+from saferule.msg import CostStatus, PolicyStatus
 from saferule_core.data.bags import read_bags
 from saferule_core.signals import SignalReader
 from saferule_core.spec import RobotSpec, load_spec
+from saferule_ros.diagnostics import Level
 from saferule_ros.messages import COMMAND, LATCHED, STATUS
 
 pytestmark = pytest.mark.ros
@@ -170,9 +178,135 @@ def test_on_a_robot_messages_are_dated_by_the_machines_clock(ros_graph):
     assert ros_graph.stop(recorder) == 0
 
 
+class Recorder:
+    """A recorder of the point robot that is fed by the test: one odometry message per call, numbered by x."""
+
+    def __init__(self, graph: RosGraph, **parameters: object) -> None:
+        self.graph, self.count = graph, 0
+        path = graph.folder / "point.yaml"
+        path.write_text(POINT_SPEC, encoding="utf-8")
+        self._odometry = graph.node.create_publisher(Odometry, "odom", STATUS)
+        self._marker = graph.node.create_publisher(Header, "episode", LATCHED)
+        self._policy = graph.node.create_publisher(PolicyStatus, "policy_status", STATUS)
+        given = {"spec": path, "out_dir": graph.folder / "logs", **parameters}
+        self.reports = graph.collect("/diagnostics", DiagnosticArray)
+        self.name = graph.start("flight_recorder", **given)
+        graph.configure(self.name)
+        graph.wait_until(lambda: silent_topics(self.reports).count("/") == 5, "the recorder to find all publishers")
+        graph.activate(self.name)
+        for publisher in (self._odometry, self._marker, self._policy):
+            graph.wait_for_reader(publisher)
+
+    def sense(self, policy: str = "") -> None:
+        """Publish the next state, and which policy drives."""
+        message = Odometry()
+        message.pose.pose.position.x = float(self.count)
+        self._odometry.publish(message)
+        self.count += 1
+        if policy:
+            self._policy.publish(PolicyStatus(policy_id=policy))
+
+    def begin(self, episode: str) -> None:
+        """Publish the episode marker."""
+        self._marker.publish(Header(frame_id=episode))
+
+    def received(self) -> int:
+        """Return how many messages the recorder says it has."""
+        values = [pair for report in self.reports for pair in report.status[0].values if pair.key == "messages"]
+        return int(values[-1].value) if values else 0
+
+    def bags(self) -> list[Path]:
+        """Return the complete bags."""
+        return sorted(path.parent for path in self.graph.folder.glob("logs/*/bag_*/metadata.yaml"))
+
+
+def recorded(bag: Path) -> list[object]:
+    """Return what a bag holds: episode names, policies, and the numbers of the states."""
+    with AnyReader([bag]) as reader:
+        messages = [reader.deserialize(data, c.msgtype) for c, _, data in reader.messages()]
+    return [
+        m.frame_id if hasattr(m, "frame_id") else m.policy_id if hasattr(m, "policy_id") else m.pose.pose.position.x
+        for m in messages
+    ]
+
+
+def test_a_snapshot_of_the_ring_is_what_led_to_it_and_what_follows_at_once(ros_graph):
+    recorder = Recorder(ros_graph, mode="ring", ring_bytes=3500, snapshot_delay=0.5)
+    recorder.begin("episode_7")
+    ros_graph.wait_until(lambda: recorder.received() == 1, "the marker")
+    for _ in range(40):
+        recorder.sense()
+    ros_graph.wait_until(lambda: recorder.received() == 41, "all messages")
+    assert recorder.bags() == []
+    ros_graph.answer("after", Header, lambda _message: recorder.sense())
+    follower = ros_graph.node.create_publisher(Header, "after", STATUS)
+    ros_graph.wait_for_reader(follower)
+    threading.Timer(0.1, lambda: follower.publish(Header())).start()
+    answer = ros_graph.call(Trigger, "flight_recorder/snapshot")
+    (bag,) = recorder.bags()
+    assert answer.success and answer.message == f"written to {bag}"
+    marker, *numbers = recorded(bag)
+    assert marker == "episode_7" and numbers == [float(k) for k in range(41)][-len(numbers) :]
+    assert 2 <= len(numbers) <= 5, "3500 bytes of odometry"
+    answer = ros_graph.call(Trigger, "flight_recorder/snapshot")
+    assert answer.success and "no message came" in answer.message
+    ros_graph.deactivate(recorder.name)
+    assert not ros_graph.call(Trigger, "flight_recorder/snapshot").success
+    assert ros_graph.stop(recorder.name) == 0
+
+
+def test_a_snapshot_of_a_recording_completes_its_bag_and_bags_name_the_policies(ros_graph):
+    recorder = Recorder(ros_graph, snapshot_delay=0.0)
+    recorder.sense("a")
+    recorder.sense("b")
+    ros_graph.wait_until(lambda: recorder.received() == 4, "all messages")
+    assert ros_graph.call(Trigger, "flight_recorder/snapshot").success
+    (bag,) = recorder.bags()
+    assert sorted(recorded(bag), key=str) == [0.0, 1.0, "a", "b"]
+    data = yaml.safe_load((bag / "metadata.yaml").read_text())["rosbag2_bagfile_information"]["custom_data"]
+    assert json.loads(data["saferule.policies"]) == ["a", "b"]
+    assert [(s["from"], s["to"]) for s in json.loads(data["saferule.swaps"])] == [("a", "b")]
+    assert ros_graph.stop(recorder.name) == 0
+
+
+def test_a_full_disk_ends_the_recording_with_an_error_and_readable_bags(ros_graph):
+    recorder = Recorder(ros_graph)
+    limit = 3_000_000  # some seconds
+    pid = ros_graph.process_id(recorder.name)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, limit))
+
+    def complaint() -> str:
+        found = [r.status[0] for r in recorder.reports if r.status[0].level == Level.ERROR.value]
+        return found[-1].message if found else ""
+
+    while not complaint():
+        for _ in range(50):
+            recorder.sense()
+        time.sleep(0.05)
+    assert "File too large" in complaint() and "are complete" in complaint()
+    (bag,) = recorder.bags()
+    numbers = recorded(bag)
+    assert f"{len(numbers)} messages up to then are complete" in complaint()
+    assert len(numbers) > 50 and numbers == sorted(numbers)
+    assert ros_graph.is_active(recorder.name), "it goes on telling"
+    answer = ros_graph.call(Trigger, "flight_recorder/snapshot")
+    assert not answer.success and "are complete" in answer.message
+    assert ros_graph.stop(recorder.name) == 0
+
+
+def test_nothing_is_lost_at_1_khz(tmp_path):
+    count = measure(tmp_path, seconds=3.0, bag_seconds=1.0)
+    assert (count.published, count.recorded, count.missing, count.twice) == (3000, 3000, 0, 0)
+    assert count.bags >= 2
+
+
 @pytest.mark.parametrize(
     ("parameters", "complaint"),
-    [({}, "expected the path of a folder"), ({"out_dir": "logs", "storage": "tape"}, "expected mcap or sqlite3")],
+    [
+        ({}, "expected the path of a folder"),
+        ({"out_dir": "logs", "storage": "tape"}, "expected mcap or sqlite3"),
+        ({"out_dir": "logs", "mode": "tape"}, "expected record or ring"),
+    ],
 )
 def test_wrong_parameters_are_refused_with_the_reason(ros_graph, parameters, complaint):
     path = ros_graph.folder / "point.yaml"

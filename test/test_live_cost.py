@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from saferule_core.cost_levels import Limits
 from saferule_core.live_cost import FINE_AFTER_EPISODES, CostState, CostWatch
 from saferule_core.spec import parse_spec
 
@@ -75,7 +76,7 @@ SAFE, BAD = (0.0,) * 6, (0.0,) + (7.0,) * 10
 def test_each_state_is_charged_once_and_the_first_of_an_episode_costs_nothing(drive):
     report = drive.run(9.0, 9.0, 1.0, 9.0)
     assert (report.episode, report.step, report.cost, report.episode_cost) == (0, 3, 1.0, 2.0)
-    assert report.state is CostState.OK and report.constraints == {"outside_bounds": 1.0}
+    assert report.state is CostState.NEAR and report.constraints == {"outside_bounds": 1.0}
     again = drive.watch.tick(at(4))
     assert (again.cost, again.episode_cost, again.step, again.stamp_ns) == (0.0, 2.0, 3, at(3))
     report = drive.run(9.0, 9.0)
@@ -87,11 +88,12 @@ def test_missing_or_old_sensors_are_waited_for(drive):
     assert first.state is CostState.WAITING and "none came yet" in first.reason and np.isnan(first.mean_episode_cost)
     drive.run(*SAFE)
     late = drive.watch.tick(at(20))
-    assert late.state is CostState.WAITING and "not older than 0.35 s" in late.reason and late.cost == 0.0
+    assert late.state is CostState.STALE and "not older than 0.35 s" in late.reason and late.cost == 0.0
 
 
 def test_a_sensor_that_is_not_finite_is_waited_for(drive):
-    assert drive.run(0.0, np.nan).state is CostState.WAITING
+    report = drive.run(0.0, np.nan)
+    assert report.state is CostState.STALE and np.isnan(report.margins["outside_bounds"])
 
 
 def test_a_spent_budget_latches_the_stop_until_it_is_reset(drive):
@@ -142,7 +144,7 @@ def test_a_new_policy_starts_anew_in_the_middle_of_an_episode(point_spec):
     drive.set_policy("new")
     report = drive.see(7.0)
     assert (report.policy_id, report.episode_cost, report.completed_episodes) == ("new", 11.0, 0)
-    assert report.state is CostState.OK and not report.stop and not report.violation_confirmed
+    assert report.state is CostState.NEAR and not report.stop and not report.violation_confirmed
     assert report.evidence == 1.0
     for _ in range(FINE_AFTER_EPISODES):
         report = drive.run(*SAFE)
@@ -207,4 +209,65 @@ def test_a_cost_that_cannot_be_is_reported(point_yaml):
     spec = parse_spec(point_yaml.replace("abs(x) > 6.0", "previous.x - x"))
     drive = Drive(CostWatch(spec))
     report = drive.run(0.0, 5.0)
-    assert report.state is CostState.WAITING and "at least 0, found -5" in report.reason
+    assert report.state is CostState.STALE and "at least 0, found -5" in report.reason
+
+
+def test_the_margin_says_how_much_is_left_to_the_bound(drive):
+    report = drive.run(1.0, -2.0)
+    assert report.margins == {"outside_bounds": 4.0} and report.state is CostState.OK and report.reason == ""
+    report = drive.see(5.9)
+    assert report.state is CostState.NEAR and report.reason == "outside_bounds: 0.1 left to the bound"
+    assert drive.watch.tick(at(3)).margins == report.margins, "it holds until the next state"
+    assert drive.see(6.5).reason == "outside_bounds: 0.5 beyond the bound"
+
+
+def test_most_of_a_budget_counts_as_close(drive):
+    report = drive.run(0.0, 9.0, 9.0, 0.0)
+    assert report.state is CostState.OK
+    drive.see(9.0)
+    report = drive.see(0.0)
+    assert report.state is CostState.NEAR and report.reason == "100% of the budget is spent" and not report.broken
+
+
+def test_a_sliding_window_has_a_budget_of_its_own_across_episodes(point_spec):
+    drive = Drive(CostWatch(point_spec, limits=Limits(window_s=1.0, window_limit=2.0)))
+    assert not drive.run(0.0, 9.0, 9.0).stop
+    report = drive.run(0.0, 9.0)
+    assert report.stop and report.state is CostState.VIOLATED and report.window_cost == 3.0
+    assert report.episode_cost == 1.0 and report.broken == "the last 1 s cost 3 of 2"
+    assert drive.notices() == ["policy unknown: the last 1 s cost 3 of 2; stopping the robot"]
+    assert drive.watch.reset_stop() and drive.see(0.0).window_cost == 0.0
+
+
+def test_what_was_spent_long_ago_leaves_the_window(point_spec):
+    drive = Drive(CostWatch(point_spec, limits=Limits(window_s=0.5, window_limit=2.0)))
+    drive.run(0.0, 9.0, 9.0)
+    assert [drive.see(0.0).window_cost for _ in range(5)] == [2.0, 2.0, 2.0, 1.0, 0.0]
+
+
+def test_a_stop_waits_for_as_many_states_as_it_is_told_to(point_spec):
+    drive = Drive(CostWatch(point_spec, limits=Limits(trigger_ticks=3)))
+    report = drive.run(0.0, 9.0, 9.0, 9.0, 9.0)
+    assert report.episode_cost == 4.0 and report.state is CostState.NEAR and not report.stop
+    assert drive.watch.tick(at(5)).state is CostState.NEAR, "a second look at the same state counts for nothing"
+    assert not drive.see(0.0).stop
+    report = drive.see(0.0)
+    assert report.stop and report.state is CostState.VIOLATED and report.broken
+
+
+def test_a_broken_limit_is_told_once_per_break(point_spec):
+    drive = Drive(CostWatch(point_spec, latch_stop=False))
+    drive.run(*BAD)
+    drive.run(*SAFE)
+    drive.run(*BAD)
+    told = [report.broken for report in drive.reports if report.broken]
+    assert told == ["this episode has cost 4 of 3"] * 2
+
+
+def test_a_new_policy_does_not_inherit_the_level_of_the_old_one(point_spec):
+    drive = Drive(CostWatch(point_spec, latch_stop=False, limits=Limits(release_ticks=50)))
+    drive.set_policy("old")
+    assert drive.run(*BAD).state is CostState.VIOLATED
+    assert drive.run(*SAFE).state is CostState.VIOLATED, "held by release_ticks"
+    drive.set_policy("new")
+    assert drive.see(0.0).state is CostState.OK

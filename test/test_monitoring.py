@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import false_alarms
 from saferule_core.errors import DataError
 from saferule_core.monitoring import LARGEST_EVIDENCE, CostMeter, ExceedanceTest
 
@@ -17,41 +18,48 @@ THRESHOLD = 20.0
 costs = st.lists(st.floats(0.0, LARGEST), max_size=40)
 
 
-def first_alarm(episode_costs) -> int:
-    """Number of episodes after which the test confirms; 0: never."""
-    test = ExceedanceTest(LIMIT, LARGEST)
-    for count, cost in enumerate(episode_costs, start=1):
-        test.add(float(cost))
-        if test.evidence() >= THRESHOLD:
-            return count
-    return 0
+def first_alarms(episode_costs: np.ndarray) -> np.ndarray:
+    """Number of episodes after which the test confirms, per run of (runs, episodes); 0: never."""
+    runs, episodes = episode_costs.shape
+    test, first = ExceedanceTest(LIMIT, LARGEST, runs), np.zeros(runs, int)
+    for count in range(1, episodes + 1):
+        test.add(episode_costs[:, count - 1])
+        first = np.where((first == 0) & (test.evidence() >= THRESHOLD), count, first)
+    return first
 
 
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda rng, n: rng.binomial(1, LIMIT / LARGEST, n) * LARGEST,
-        lambda rng, n: rng.binomial(1, 0.5, n) * 2 * LIMIT,
-        lambda rng, n: rng.uniform(0.0, 2 * LIMIT, n),
-    ],
-    ids=["rare disasters", "coin flips", "uniform"],
-)
-def test_false_alarms_stay_below_alpha_although_every_episode_is_looked_at(draw):
-    rng = np.random.default_rng(1)
-    alarms = sum(first_alarm(draw(rng, 150)) > 0 for _ in range(1000))
-    assert alarms / 1000 <= 0.05
+@pytest.mark.parametrize("null", false_alarms.NULLS, ids=str)
+def test_false_alarms_stay_below_alpha_although_every_episode_is_looked_at(null):
+    alarms = false_alarms.count_alarms(null, runs=2000, episodes=80, alpha=0.05, seed=1)
+    assert alarms / 2000 <= 0.05
+
+
+def test_the_simulation_of_false_alarms_finds_a_policy_that_is_over_its_limit():
+    over = false_alarms.Null("over", 2.0 * false_alarms.LIMIT, false_alarms.NULLS[0].draw)
+    assert false_alarms.count_alarms(over, runs=500, episodes=200, alpha=0.05, seed=1) > 250
+
+
+def test_many_tests_at_once_are_the_same_as_one_after_another():
+    costs = np.random.default_rng(4).uniform(0.0, 40.0, (5, 20))
+    many = ExceedanceTest(LIMIT, LARGEST, 5)
+    ones = [ExceedanceTest(LIMIT, LARGEST) for _ in range(5)]
+    for episode in costs.T:
+        many.add(episode)
+        for one, cost in zip(ones, episode, strict=True):
+            one.add(float(cost))
+        running = episode / 2.0
+        expected = [one.evidence(float(cost)) for one, cost in zip(ones, running, strict=True)]
+        assert many.evidence(running) == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_dangerous_policy_is_confirmed_within_three_episodes():
-    rng = np.random.default_rng(2)
-    alarms = [first_alarm(rng.uniform(60.0, 110.0, 10)) for _ in range(200)]
+    alarms = first_alarms(np.random.default_rng(2).uniform(60.0, 110.0, (200, 10)))
     assert max(alarms) <= 3 and min(alarms) > 0
 
 
 def test_a_policy_slightly_over_the_limit_is_confirmed_in_time():
-    rng = np.random.default_rng(3)
-    alarms = [first_alarm(rng.uniform(5.0, 20.0, 200)) for _ in range(200)]
-    assert np.mean([0 < alarm <= 100 for alarm in alarms]) > 0.95
+    alarms = first_alarms(np.random.default_rng(3).uniform(5.0, 20.0, (200, 100)))
+    assert np.mean(alarms > 0) > 0.95
 
 
 def test_the_docstring_example():

@@ -2,6 +2,7 @@
 
 import itertools
 import signal
+import sys
 import time
 from dataclasses import dataclass
 
@@ -198,6 +199,24 @@ def test_a_candidate_that_acts_otherwise_is_refused_by_its_shadow(site):
     assert bench.step().policy_id == site.first
 
 
+def test_a_shadow_is_alone_and_ends_with_the_deactivation(site):
+    bench = site.bench
+    first = bench.ask_for_swap(site.first, shadow_s=600.0)
+    bench.graph.wait_until(lambda: bench.step().shadow_ticks > 2, "the shadow to run")
+    second = bench.swap(site.first)
+    assert not second.success and "another policy" in second.message
+    bench.graph.deactivate("policy_executor")
+    bench.graph.wait_until(first.done, "the answer")
+    assert not first.result().success and "deactivated" in first.result().message
+    endless = bench.ask_for_swap(site.first, probation_s=float("inf"))
+    bench.graph.wait_until(endless.done, "the answer")
+    assert "probation_s: expected a finite number" in endless.result().message
+    inactive = bench.ask_for_swap(site.first, shadow_s=1.0)
+    bench.graph.wait_until(inactive.done, "the answer")
+    assert "a robot that drives" in inactive.result().message
+    bench.graph.activate("policy_executor")
+
+
 def test_a_candidate_that_acts_alike_takes_over_after_its_shadow(site):
     before = site.bench.step().ticks
     answer = site.bench.swap(site.first, shadow_s=0.5)
@@ -220,25 +239,44 @@ def test_a_violation_on_probation_swaps_back_and_the_store_follows(site):
     assert any(mark.kind == "rejected" and "failed its probation" in mark.why for mark in marks)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_an_executor_that_is_ended_leaves_the_safe_command(ros_graph, tmp_path, how, point_yaml):
-    """Without simulated time: ticks follow a steady clock, stamps the system's."""
+# -- without simulated time: ticks follow a steady clock, stamps the system's -----------------------------------------
+
+BREAKS = """
+from saferule_ros.policy_executor import PolicyExecutor, run
+
+class Breaking(PolicyExecutor):
+    def _report(self, tick):
+        if tick.inference_s and tick.number > 5:
+            raise RuntimeError("a defect")
+
+run(Breaking, "policy_executor")
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, "error"])
+def test_an_executor_that_ends_leaves_the_safe_command(ros_graph, tmp_path, how, point_yaml):
     path = write_yaml_of_point_robot(tmp_path / "point.yaml", point_yaml)
     spec, store = load_spec(path), PolicyStore(tmp_path / "store")
     store.activate(store.add(constant_agent(spec, 0.5), spec, Card(seed=0, created="2026-01-01")))
-    ros_graph.start("policy_executor", spec=path, store=store.root, input_timeout=60.0)
+    parameters = f"-p spec:={path} -p store:={store.root} -p input_timeout:=60.0".split()
+    program = ["-c", BREAKS] if how == "error" else ["-m", "saferule_ros.policy_executor"]
+    ros_graph.start_command("policy_executor", [sys.executable, *program, "--ros-args", *parameters])
     bench = Bench(ros_graph)
     ros_graph.configure("policy_executor")
     ros_graph.wait_for_readers("odom", 1)
     ros_graph.activate("policy_executor")
 
-    def drives():
+    def driven():
+        return [sent for sent in bench.commands if sent.wrench.force.x == pytest.approx(3.5 / 2, abs=1e-3)]
+
+    patience = time.monotonic() + 60.0
+    while len(driven()) < 7 and bench.states()[-1:] != [PolicyStatus.STATE_INACTIVE] and time.monotonic() < patience:
         bench.now_ns = time.time_ns()
         bench.publish_odometry()
-        return bool(bench.commands) and bench.force() == pytest.approx(3.5 / 2, abs=1e-3)
-
-    ros_graph.wait_until(drives, "the policy to drive")
-    assert ros_graph.stop("policy_executor", how) == 0
-    ros_graph.wait_until(lambda: bench.statuses[-1].state == PolicyStatus.STATE_INACTIVE, "the last status")
-    assert bench.force() == 0.0
+        time.sleep(0.01)
+    assert driven(), ros_graph.log("policy_executor")
+    assert (ros_graph.stop("policy_executor", signal.SIGINT if how == "error" else how) == 0) == (how != "error")
+    while bench.states()[-1:] != [PolicyStatus.STATE_INACTIVE] and time.monotonic() < patience:
+        time.sleep(0.01)
+    assert (bench.states()[-1], bench.force()) == (PolicyStatus.STATE_INACTIVE, 0.0)
     assert "inference" in ros_graph.log("policy_executor")

@@ -1,10 +1,18 @@
 """Bags written from serialized messages: complete, readable, split where episodes end."""
 
+import json
+import resource
+import shutil
+from contextlib import contextmanager
+
 import pytest
+import yaml
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
-from saferule_core.data.recording import Recording, typestore_of
+from saferule_core.data.mcap_file import McapFile
+from saferule_core.data.recording import RESERVED_BYTES, Recording, typestore_of
+from saferule_core.data.storage import Damaged
 from saferule_core.errors import DataError
 
 TYPES = get_typestore(Stores.ROS2_HUMBLE)
@@ -101,7 +109,95 @@ def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
 
 def test_a_bag_that_cannot_be_written_is_reported(tmp_path):
     recording = Recording(tmp_path, TOPICS, DEFINITIONS.__getitem__)
-    recording.folder.rmdir()
+    shutil.rmtree(recording.folder)
     recording.folder.write_text("in the way")
     with pytest.raises(DataError, match="expected a bag to write to"):
         recording.write("odom", number(1.0), SECOND)
+
+
+@contextmanager
+def largest_file(size: int):
+    """Let no file grow beyond `size`: writing then fails as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("flush_every", [50, 10**9])
+def test_what_was_recorded_before_the_disk_was_full_can_be_read(tmp_path, storage, flush_every):
+    recording = Recording(tmp_path, TOPICS, DEFINITIONS.__getitem__, storage=storage)
+    text, written = name("x" * 5000), 0
+    with largest_file(3 * 2**20), pytest.raises(DataError, match="messages up to then are complete") as caught:
+        for written in range(10_000):
+            recording.write("/episode", text, SECOND * (1 + written))
+            if written % flush_every == flush_every - 1:
+                recording.flush()
+    kept = sum(map(len, contents(recording)))
+    assert kept == recording.messages and f"{kept} messages" in str(caught.value)
+    most_lost = 110 if flush_every == 50 else 220 if storage == "mcap" else written  # two flushes, or 1 MiB of 5 kB
+    assert written - kept <= most_lost
+    with pytest.raises(DataError, match="are complete"):
+        recording.write("odom", number(1.0), SECOND * 20_000)
+    recording.close()
+
+
+def test_a_full_disk_at_the_very_beginning_leaves_no_bag(tmp_path):
+    recording = Recording(tmp_path, TOPICS, DEFINITIONS.__getitem__)
+    with largest_file(10), pytest.raises(DataError, match="0 messages up to then"):
+        recording.write("odom", number(1.0), SECOND)
+    assert list(recording.folder.iterdir()) == []
+    with largest_file(RESERVED_BYTES - 1), pytest.raises(DataError, match="expected room for a recording"):
+        Recording(tmp_path, TOPICS, DEFINITIONS.__getitem__)
+
+
+def test_a_disk_that_is_nearly_full_ends_the_recording_cleanly(tmp_path):
+    recording = Recording(tmp_path, TOPICS, DEFINITIONS.__getitem__, min_free_bytes=10**18)
+    recording.write("odom", number(1.0), SECOND)
+    with pytest.raises(DataError, match="expected at least 1000000000000000000 bytes of room on the disk"):
+        recording.flush()
+    assert contents(recording) == [[("/odom", 1.0)]]
+
+
+def test_what_was_flushed_survives_a_crash(tmp_path):
+    recording = Recording(tmp_path, TOPICS, DEFINITIONS.__getitem__)
+    for second in range(3):
+        recording.write("odom", number(float(second)), SECOND * (1 + second))
+        recording.flush()
+    recording.write("odom", number(9.0), 9 * SECOND)
+    file = McapFile(recording.folder / "bag_000" / "bag_000.mcap", tolerant=True)
+    wanted = [key for key, channel in file.channels.items() if channel.topic == "/odom"]
+    found = []
+    with pytest.raises(Damaged, match="cut off"):
+        for block in file.blocks(wanted):
+            found += list(block.logged)
+    assert found == [SECOND, 2 * SECOND, 3 * SECOND]
+
+
+def test_a_snapshot_completes_the_running_bag(tmp_path):
+    recording = Recording(tmp_path, TOPICS, DEFINITIONS.__getitem__)
+    assert recording.snapshot() == []
+    for second in range(4):
+        recording.write("odom", number(float(second)), SECOND * (1 + second))
+        if second == 2:
+            assert recording.snapshot() == [recording.folder / "bag_000"]
+    recording.close()
+    assert [len(bag) for bag in contents(recording)] == [3, 1]
+
+
+def test_a_bag_says_which_policies_drove_in_it(tmp_path):
+    recording = Recording(tmp_path, TOPICS, DEFINITIONS.__getitem__, max_seconds=3.0)
+    for second, policy in enumerate(["", "a", "a", "b", "b", "c"]):
+        recording.policy(policy, SECOND * second)
+        recording.write("/episode", name("e"), SECOND * (1 + second))
+    recording.close()
+    notes = []
+    for path in sorted(recording.folder.glob("bag_*/metadata.yaml")):
+        data = yaml.safe_load(path.read_text())["rosbag2_bagfile_information"]["custom_data"]
+        notes.append({key: json.loads(value) for key, value in data.items()})
+    first, second = notes
+    assert first["saferule.policies"] == ["a", "b"] and second["saferule.policies"] == ["b", "c"]
+    assert first["saferule.swaps"] == [{"time_ns": 3 * SECOND, "from": "a", "to": "b"}]

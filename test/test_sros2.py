@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from saferule_core.command_filter import unfiltered
 from saferule_core.spec import load_spec
 from saferule_ros import bringup
 
@@ -97,8 +98,10 @@ def test_topics_are_those_of_the_robot_description(policy):
         assert sensors <= names(policy, node, "topics", "subscribe")
     assert commands | {"policy_status"} <= names(policy, "policy_executor", "topics", "publish")
     assert sensors | set(spec.log_topics) <= names(policy, "sim_robot", "topics", "publish")
-    others = {node.name for node in bringup.NODES} - {"policy_executor"} | {"operator"}
+    others = {node.name for node in bringup.NODES} - {"policy_executor", "command_filter"} | {"operator"}
     assert not [node for node in others if commands & names(policy, node, "topics", "publish")], "one node commands"
+    assert {unfiltered(topic) for topic in commands} <= names(policy, "policy_executor", "topics", "publish")
+    assert {unfiltered(topic) for topic in commands} <= names(policy, "command_filter", "topics", "subscribe")
 
 
 def test_services_are_those_that_the_nodes_offer(policy):

@@ -23,7 +23,7 @@ from saferule_ros.up import BringUp
 
 pytestmark = pytest.mark.ros
 
-NAMES = [node.name for node in bringup.NODES]
+NAMES = [node.name for node in bringup.nodes(True)]
 
 
 @pytest.fixture

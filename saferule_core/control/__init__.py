@@ -10,11 +10,12 @@
     action_guard  shape, finiteness, bounds, rates         statistics   what the loop measures of itself
     inputs        unusable inputs, and when they latch     stops        stop and hold, latched until an explicit resume
     ranges        observations unlike the training data    heartbeat    silence of the cost monitor
-    slot          the policy in the loop, blending         shadow       a candidate beside the incumbent
-    probation     a new policy under a tighter budget      settings     all of it as one validated object
+    succession    which policy is in the loop, and back    slot         the policy in the loop, blending
+    shadow        a candidate beside the incumbent         probation    a new policy under a tighter budget
+    tick          what a tick gives                        settings     what an operator may set
 """
 
-from saferule_core.control.controller import Controller, ControlState, Reverted, Tick
+from saferule_core.control.controller import Controller
 from saferule_core.control.probation import ProbationTerms
 from saferule_core.control.schedule import TickSchedule
 from saferule_core.control.settings import ControlSettings
@@ -22,6 +23,8 @@ from saferule_core.control.shadow import Shadow
 from saferule_core.control.slot import Policy
 from saferule_core.control.statistics import LoopStatistics
 from saferule_core.control.stops import ResumeRefused
+from saferule_core.control.succession import Reverted
+from saferule_core.control.tick import ControlState, Tick
 
 __all__ = [
     "ControlSettings",

@@ -33,9 +33,12 @@ class ActionGuard:
         """Return the action (action_dim,) in an answer (1, action_dim).
 
         Raises:
-            ActionRefused: it has another shape, or a number is not finite.
+            ActionRefused: it holds no numbers, has another shape, or a number is not finite.
         """
-        action = np.asarray(answer)
+        try:
+            action = np.asarray(answer, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ActionRefused(f"expected an action, found {answer!r}") from error
         if action.shape != self._shape:
             raise ActionRefused(f"expected an action of shape {self._shape}, found {action.shape}")
         if not np.isfinite(action).all():

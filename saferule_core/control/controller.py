@@ -20,10 +20,9 @@ usable input begins the memory anew; a tick that never came is not filled in.
 
 from __future__ import annotations
 
-import enum
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,57 +30,18 @@ from saferule_core.agents.memory import LONGEST_MEMORY, Memory
 from saferule_core.control.action_guard import ActionGuard, ActionRefused
 from saferule_core.control.heartbeat import Heartbeat
 from saferule_core.control.inputs import InputWatch
-from saferule_core.control.probation import Probation, ProbationTerms
-from saferule_core.control.ranges import RangeCheck
+from saferule_core.control.probation import ProbationTerms
 from saferule_core.control.schedule import TickSchedule, Timing
 from saferule_core.control.settings import ControlSettings
-from saferule_core.control.shadow import Shadow
-from saferule_core.control.slot import Policy, Slot
+from saferule_core.control.slot import Policy
 from saferule_core.control.statistics import LoopStatistics
 from saferule_core.control.stops import ResumeRefused, Stops
+from saferule_core.control.succession import Succession
+from saferule_core.control.tick import ControlState, Tick
 from saferule_core.errors import InputError
+from saferule_core.freshness import jumped_back
 from saferule_core.signals import SignalReader, stamp_of
 from saferule_core.spec import RobotSpec
-
-
-class ControlState(enum.Enum):
-    """Who decides on the command."""
-
-    RUNNING = "running"
-    HOLDING = "holding"
-    STOPPED = "stopped"
-    WAITING = "waiting"
-
-
-@dataclass(frozen=True)
-class Reverted:
-    """A policy that failed its probation. previous_id: what drives instead, empty where the robot is held."""
-
-    policy_id: str
-    previous_id: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Tick:
-    """One control tick.
-
-    command: channel name -> command units. reason: why the state is not RUNNING. warning: what is odd although the
-    policy drives. timing: how the tick came. inference_s: wall time of the policy's answer [s], 0 where it was not
-    asked. compute_s: wall time from the newest sensors to the command [s]. reverted: what was taken back just before
-    this tick. passed: id of a policy that has passed its probation with this tick, else empty.
-    """
-
-    number: int
-    command: dict[str, float]
-    state: ControlState
-    reason: str
-    warning: str
-    timing: Timing
-    inference_s: float
-    compute_s: float
-    reverted: Reverted | None
-    passed: str
 
 
 @dataclass(frozen=True)
@@ -110,14 +70,11 @@ class Controller:
         self.spec = spec
         self.settings = settings or ControlSettings()
         self._wall_ns = wall_ns
-        self._slot = Slot(policy, policy_id, self._range_check(policy))
-        self.probation: Probation | None = None
-        self.rejected_id = ""
+        self.succession = Succession(policy, policy_id, self.settings)
         self._begin(Stops())
 
     def _begin(self, stops: Stops) -> None:
         self.statistics = LoopStatistics()
-        self.shadow: Shadow | None = None
         self._stops = stops
         self._reader = SignalReader(self.spec)
         self._guard = ActionGuard(self.spec)
@@ -136,7 +93,7 @@ class Controller:
 
         The policy stays, with its probation, and so does a stop that the cost monitor still asks for.
         """
-        self._slot = replace(self._slot, first_tick=0, blend_ticks=0)
+        self.succession.begin()
         self._begin(Stops(self._stops.monitor_stops))
 
     # -- what comes in ---------------------------------------------------------------------------------------------
@@ -144,17 +101,22 @@ class Controller:
     @property
     def policy_id(self) -> str:
         """Id of the policy in the slot."""
-        return self._slot.policy_id
+        return self.succession.slot.policy_id
 
     @property
     def checks_ranges(self) -> bool:
         """Whether observations are compared with the training data of the policy in the slot."""
-        return self._slot.check is not None
+        return self.succession.slot.check is not None
 
     @property
     def blend(self) -> float:
         """How much of the next action is the newest policy's, in (0, 1]."""
-        return self._slot.share(self.statistics.ticks + 1)
+        return self.succession.slot.share(self.statistics.ticks + 1)
+
+    @property
+    def hears_monitor(self) -> bool:
+        """Whether the cost monitor has spoken since the loop began."""
+        return self._heartbeat.heard
 
     @property
     def stop_reason(self) -> str:
@@ -178,8 +140,8 @@ class Controller:
     def take_cost(self, policy_id: str, episode: int, step: int, cost: float, confirmed: bool) -> None:
         """Take a status of the cost monitor: its heartbeat, and the account of one step; see `Probation.take_cost`."""
         self._heartbeat.beat(self._wall_ns())
-        if self.probation is not None:
-            self.probation.take_cost(policy_id, episode, step, cost, confirmed)
+        if self.succession.probation is not None:
+            self.succession.probation.take_cost(policy_id, episode, step, cost, confirmed)
 
     def hold(self, reason: str) -> None:
         """Send the safe command until `resume`."""
@@ -202,8 +164,6 @@ class Controller:
         self._stops.resume()
         self._inputs.restart()
 
-    # -- policies --------------------------------------------------------------------------------------------------
-
     def swap(
         self, policy: Policy, policy_id: str, blend_ticks: int = 0, probation: ProbationTerms | None = None
     ) -> str:
@@ -211,39 +171,13 @@ class Controller:
 
         blend_ticks: how many ticks lead from the old one's actions to the new one's. probation: its terms, if any.
         """
-        previous, check, statistics = self._slot, self._range_check(policy), self.statistics
-        first = statistics.ticks + 1
-        begun = time.perf_counter()
-        self._slot = previous.followed_by(policy, policy_id, check, first, blend_ticks)
-        statistics.last_swap_duration_s = time.perf_counter() - begun
-        self.probation = None if probation is None else Probation(policy_id, probation)
-        statistics.swaps += 1
-        statistics.last_swap_tick = first
-        statistics.missed_since_swap = 0
-        return previous.policy_id
+        self._take_back()  # a policy that failed just now goes before its successor comes
+        self.statistics.missed_since_swap = 0
+        return self.succession.swap(policy, policy_id, self.statistics.ticks + 1, blend_ticks, probation)
 
-    def begin_shadow(self, shadow: Shadow | None) -> None:
-        """Let a candidate run beside the policy in the slot from the next tick on; None ends that."""
-        self.shadow = shadow
-
-    def _range_check(self, policy: Policy) -> RangeCheck | None:
-        ranges = getattr(policy, "ranges", None)
-        if ranges is None or self.settings.ood == "off":
-            return None
-        return RangeCheck(ranges, self.settings.ood_margin)
-
-    def _take_back(self) -> Reverted | None:
-        """Let the policy before the present one drive again, where that has failed its probation."""
-        if self.probation is None or not self.probation.failure:
-            return None
-        failed, self.probation = self.probation, None
-        self.rejected_id = failed.policy_id
-        if failed.terms.hold or self._slot.previous is None:
-            self._stops.hold(f"{failed.failure}; no better policy is at hand")
-            return Reverted(failed.policy_id, "", failed.failure)
-        self._slot = self._slot.taken_back(self.statistics.ticks + 1)
-        self.statistics.reverts += 1
-        return Reverted(failed.policy_id, self._slot.policy_id, failed.failure)
+    def _take_back(self) -> None:
+        if hold := self.succession.take_back(self.statistics.ticks + 1):
+            self._stops.hold(hold)
 
     # -- the tick --------------------------------------------------------------------------------------------------
 
@@ -259,7 +193,8 @@ class Controller:
         statistics = self.statistics
         timing = self._schedule.tick(now_ns if schedule_ns is None else schedule_ns, begun_ns)
         self._notice_clock(now_ns, timing)
-        reverted = self._take_back()
+        self._take_back()
+        reverted = self.succession.reported()
         statistics.ticks += 1
         self._stop_where_silent(begun_ns)
         statistics.starved_ticks += len(self._heard) < len(self._reader.topics)
@@ -289,11 +224,12 @@ class Controller:
         done, self._unsettled = self._unsettled, None
         if done is None:
             return
-        if self.shadow is not None and not self.shadow.finished:
+        shadow = self.succession.shadow
+        if shadow is not None and not shadow.finished:
             if done.action is None:
-                self.shadow.wait()
+                shadow.wait()
             else:
-                self.shadow.compare(done.observation, self._memory, done.action)
+                shadow.compare(done.observation, self._memory, done.action)
         if done.observation is None:
             self._memory.clear()
         else:
@@ -301,14 +237,15 @@ class Controller:
 
     def _notice_clock(self, now_ns: int, timing: Timing) -> None:
         """After a jump nothing that was known about ages holds any more: wait for sensors of the new time."""
-        jumped_back = self._last_ns is not None and now_ns < self._last_ns
+        set_back = self._last_ns is not None and now_ns < self._last_ns
         self._last_ns = now_ns
-        if jumped_back or timing.jumped:
+        if set_back or timing.jumped:
             self.statistics.clock_jumps += 1
             self._reader.forget_after(now_ns)
             self._memory.clear()
             self._inputs.restart()
-            self._begins_ns = None
+            if self._begins_ns is not None and jumped_back(now_ns, self._begins_ns):
+                self._begins_ns = None  # an episode of the old time
 
     def _stop_where_silent(self, wall_ns: int) -> None:
         if silence := self._heartbeat.tick(wall_ns):
@@ -326,7 +263,7 @@ class Controller:
             if self._inputs.unusable(now_ns):
                 self._stops.stop(str(error))
             return None, str(error), ""
-        check = self._slot.check
+        check = self.succession.slot.check
         outside = () if check is None else check.outside(observation)
         if outside:
             self.statistics.ood_ticks += 1
@@ -353,7 +290,7 @@ class Controller:
         """Return the policy's action (action_dim,) and how long it took [s]; raises ActionRefused."""
         begun_ns = self._wall_ns()
         try:
-            answer = self._slot.act(observation, self._memory, self.statistics.ticks)
+            answer = self.succession.slot.act(observation, self._memory, self.statistics.ticks)
         except Exception as error:  # whatever a policy raises, the robot gets its safe command in this tick
             raise ActionRefused(f"expected an action, found {type(error).__name__}: {error}") from error
         finally:
@@ -365,8 +302,8 @@ class Controller:
         """Deal with an action that is none; on probation the policy goes, else the robot stops for good."""
         self.statistics.refused_actions += 1
         reason = f"policy {self.policy_id[:12]}: {error}"
-        if self.probation is not None:
-            self.probation.fail(str(error))
+        if self.succession.probation is not None:
+            self.succession.probation.fail(str(error))
         else:
             self._stops.stop(reason)
         return reason
@@ -380,10 +317,4 @@ class Controller:
         statistics.overruns += overran
         statistics.count_lateness(timing.lateness_s)
         statistics.count_compute(compute_s)
-        if self.probation is None:
-            return ""
-        self.probation.take_tick(drove, overran)
-        if not self.probation.passed:
-            return ""
-        passed, self.probation = self.probation.policy_id, None
-        return passed
+        return self.succession.count(drove, overran)

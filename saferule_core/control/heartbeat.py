@@ -23,6 +23,11 @@ class Heartbeat:
         self._last_ns: int | None = None
         self._silent_ticks = 0
 
+    @property
+    def heard(self) -> bool:
+        """Whether a beat came, or one was due."""
+        return self._last_ns is not None
+
     def beat(self, wall_ns: int) -> None:
         """Take a sign of life at steady time [ns]."""
         self._last_ns, self._silent_ticks = wall_ns, 0

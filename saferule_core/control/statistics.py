@@ -65,10 +65,6 @@ class LoopStatistics:
     inferences: int = 0
     inference_sum_s: float = 0.0
     worst_inference_s: float = 0.0
-    swaps: int = 0
-    reverts: int = 0
-    last_swap_tick: int = 0
-    last_swap_duration_s: float = 0.0
     missed_since_swap: int = 0
 
     @property
@@ -101,6 +97,5 @@ class LoopStatistics:
             f"{1e3 * self.mean_inference_s:.3f} ms on average, {1e3 * self.worst_inference_s:.3f} ms at worst\n"
             f"inputs: {self.stale_ticks} ticks without usable ones, {self.starved_ticks} without a new one of some "
             f"topic, {self.ood_ticks} beyond the training data; actions: {self.limited_ticks} limited, "
-            f"{self.refused_actions} refused; {self.swaps} swaps, {self.reverts} taken back; "
-            f"{self.clock_jumps} jumps of the clock"
+            f"{self.refused_actions} refused; {self.clock_jumps} jumps of the clock"
         )

@@ -19,7 +19,8 @@ from rosbags.interfaces import Nodetype
 from rosbags.typesys.store import Typestore
 
 from saferule_core.data.cdr_cursor import Cursor
-from saferule_core.errors import SpecError
+from saferule_core.data.message_types import part_of
+from saferule_core.errors import DataError, SpecError
 from saferule_core.fields import FieldPath
 
 _SIZES = {"bool": 1, "byte": 1, "char": 1, "octet": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4,
@@ -95,6 +96,19 @@ def field_node(types: Typestore, kind: str, names: Sequence[str]) -> tuple:
     return node
 
 
+def check_defined(types: Typestore, kind: str) -> None:
+    """Raise DataError where a type that messages of `kind` are made of is not defined."""
+    known, waiting = set(), [kind]
+    while waiting:
+        name = waiting.pop()
+        if name in known:
+            continue
+        if name not in types.fielddefs:
+            raise DataError(f"{kind}: expected a definition of its part {name}, found none; give it as message types")
+        known.add(name)
+        waiting += [part for _, node in types.fielddefs[name][1] if (part := part_of(node)) is not None]
+
+
 def stamp_path(types: Typestore, kind: str) -> str | None:
     """Return where messages of a type carry their time, or None."""
     for path in ("header.stamp", "stamp"):
@@ -114,10 +128,12 @@ class Layout:
 
     Raises:
         SpecError: the type has no such field, or one is no number, text, sequence of numbers or quaternion.
+        DataError: the type has a part whose definition is missing.
     """
 
     def __init__(self, types: Typestore, kind: str, fields: Sequence[str]) -> None:
         self._types = types
+        check_defined(types, kind)
         self.columns: dict[str, tuple[np.dtype | None, int | None]] = {}
         self._wanted: dict[tuple[str, ...], list[tuple[str, FieldPath, int | None]]] = {}
         for text in fields:

@@ -146,14 +146,14 @@ def _parsed(name: str, definition: MessageDefinition) -> dict:
 
 def _closed(types: Mapping[str, tuple]) -> bool:
     """Return whether all types that others are made of are there, too."""
-    return all(_part(node) in (None, *types) for _, fields in types.values() for _, node in fields)
+    return all(part_of(node) in (None, *types) for _, fields in types.values() for _, node in fields)
 
 
-def _part(node: tuple) -> str | None:
+def part_of(node: tuple) -> str | None:
     """Return the message type in the description of a field."""
     kind, detail = node
     if kind in (Nodetype.ARRAY, Nodetype.SEQUENCE):
-        return _part(detail[0])
+        return part_of(detail[0])
     return detail if kind == Nodetype.NAME else None
 
 
