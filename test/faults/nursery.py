@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent.parent
-MODULES = ("policy_executor", "cost_monitor", "flight_recorder", "unlearning_server", "sim_robot")
+MODULES = ("policy_executor", "cost_monitor", "command_filter", "flight_recorder", "unlearning_server", "sim_robot")
 
 
 class Child:
