@@ -6,7 +6,8 @@
     python -m benchmarks.runtime stops          # from a broken limit to the safe command
     python -m benchmarks.runtime all --out benchmarks/results/runtime.jsonl
 
-What is compared is measured side by side in one run; the load of the machine stands beside every figure.
+What is compared is measured side by side in one run; the load of the machine stands beside every figure. Where that is
+allowed, robot and nodes run at niceness -10: the figures are about them, not about the machine's other users.
 """
 
 from __future__ import annotations

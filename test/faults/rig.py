@@ -27,7 +27,7 @@ from geometry_msgs.msg import WrenchStamped
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
-from nursery import shared
+from nursery import NODE_NICENESS, prefer, shared
 from point_logs import SIMULATION
 from rclpy.time import Time
 from ros_testing import EVERYTHING, PATIENCE_S, RosGraph, nanoseconds
@@ -203,6 +203,7 @@ class Rig(RosGraph):
         self.forces = {self.spec.safe_command()["force_x"], *(a * self.spec.action[0].high for a in ACTIONS.values())}
 
     def __enter__(self) -> Rig:
+        self._niceness = prefer(NODE_NICENESS)  # the robot's sensors and its judge are no less than the nodes
         super().__enter__()
         self.robot = Robot(self, self.spec, self.own_clock, *self._hears)
         return self
@@ -210,6 +211,7 @@ class Rig(RosGraph):
     def __exit__(self, *exception: object) -> None:
         self.robot.close()
         super().__exit__(*exception)
+        prefer(self._niceness)
 
     def start(self, *nodes: str, file_limit: int = 0, remap: tuple[str, ...] = (), **parameters: object) -> None:
         """Start nodes and take them to work; `remap` (of names, "from:=to") and `parameters` go to each."""

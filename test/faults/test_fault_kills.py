@@ -91,7 +91,7 @@ def test_kills_at_random_moments_leave_whole_policies_and_bounded_commands(rig):
             silent_monitor.append(1 + sum(c.x != 0.0 for c in after))
         elif node != "policy_executor":
             rig.wait_for_ticks(3)
-            assert rig.is_driving(), f"{node} is not needed to drive"
+            assert rig.is_driving(), f"{node} is not needed to drive: {rig.robot.statuses[-1].message}"
         restart(rig, node)
         if node == "policy_executor":
             rig.wait_until(lambda heard=heard: len(rig.robot.commands) > heard + 1, "commands again")
