@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -48,29 +49,30 @@ class Loads:
                 [sys.executable, "-m", "benchmarks.runtime_load", kind], cwd=ROOT, env=limits.environment(),
                 stdout=subprocess.PIPE, text=True, start_new_session=True,
             )  # fmt: skip
-            limits.confine(process.pid)
             self._groups[kind] = process
         for kind, process in self._groups.items():
             if process.stdout.readline() != "working\n":
                 raise RuntimeError(f"load {kind}: expected it to work, found that it ended; see above")
-            os.killpg(process.pid, 19)
+            for pid in (process.pid, *_children(process.pid)):  # only now: on a busy machine it would never begin
+                limits.confine(pid)
+            os.killpg(process.pid, signal.SIGSTOP)
 
     @contextlib.contextmanager
     def running(self, condition: str) -> Iterator[None]:
         """Let the load of a condition work inside the block."""
         process = self._groups.get(condition)
         if process is not None:
-            os.killpg(process.pid, 18)
+            os.killpg(process.pid, signal.SIGCONT)
         try:
             yield
         finally:
             if process is not None:
-                os.killpg(process.pid, 19)
+                os.killpg(process.pid, signal.SIGSTOP)
 
     def close(self) -> None:
         """End both, with the simulations that they started."""
         for process in self._groups.values():
-            os.killpg(process.pid, 18)
+            os.killpg(process.pid, signal.SIGCONT)
             end_group(process.pid)
             process.wait()
             process.stdout.close()
@@ -182,6 +184,10 @@ def stops(count: int, rate: float = 50.0) -> dict[str, object]:
 def _spread(name: str, seconds: list[float]) -> dict[str, float]:
     values = np.percentile(seconds, [50, 99])
     return {f"p50_{name}": round(1e3 * values[0], 1), f"p99_{name}": round(1e3 * values[1], 1)}
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
 
 
 def _cpu_seconds(pid: int) -> float:

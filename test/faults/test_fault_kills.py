@@ -23,6 +23,8 @@ pytestmark = pytest.mark.ros
 
 RATE_HZ = 20.0
 MONITOR_TIMEOUT_S = 0.5
+WATCHED = {"monitor_timeout": MONITOR_TIMEOUT_S, "require_monitor": True}
+"""Without `require_monitor`, a monitor that dies before the executor has ever heard it is not missed."""
 NODES = ("policy_executor", "cost_monitor", "flight_recorder", "unlearning_server")
 
 
@@ -51,7 +53,7 @@ class Background(threading.Thread):
 def rig(tmp_path):
     with Rig(tmp_path, RATE_HZ) as rig:
         rig.start("flight_recorder", "cost_monitor")
-        rig.start("policy_executor", monitor_timeout=MONITOR_TIMEOUT_S)
+        rig.start("policy_executor", **WATCHED)
         rig.start("unlearning_server")
         rig.robot.begin_episode("episode_0")
         rig.rearm()
@@ -59,8 +61,7 @@ def rig(tmp_path):
 
 
 def restart(rig, node):
-    parameters = {"monitor_timeout": MONITOR_TIMEOUT_S} if node == "policy_executor" else {}
-    rig.start(node, **parameters)
+    rig.start(node, **(WATCHED if node == "policy_executor" else {}))
 
 
 def test_kills_at_random_moments_leave_whole_policies_and_bounded_commands(rig):
