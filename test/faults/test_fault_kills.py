@@ -66,7 +66,7 @@ def restart(rig, node):
 
 
 def test_kills_at_random_moments_leave_whole_policies_and_bounded_commands(rig):
-    draw, kills = random.Random(0), int(os.environ.get("SAFERULE_KILLS", times(8, 200)))
+    draw, kills = random.Random(0), int(os.environ.get("SAFERULE_KILLS", times(4, 200)))
     silent_monitor, without_executor, stops_of_others = [], [], []
     chosen = [NODES[number % len(NODES)] for number in range(kills)]
     draw.shuffle(chosen)
@@ -120,7 +120,7 @@ def test_kills_at_random_moments_leave_whole_policies_and_bounded_commands(rig):
     rig.check_commands()
     assert (reader.errors, missing, swapper.errors) == ([], [], [])
     assert reader.done > kills and swapper.done > kills // 2
-    assert len(stops_of_others) <= kills // 10, stops_of_others
+    assert len(stops_of_others) <= 1 + kills // 20, stops_of_others
     assert max(silent_monitor, default=0) <= MONITOR_TIMEOUT_S * RATE_HZ + 2
 
 
