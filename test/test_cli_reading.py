@@ -46,7 +46,8 @@ def database():
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_command_that_reads_bags_takes_them(verb):
-    given = ["--tolerate-truncated", "--message-types", "my_msgs", "x.msg", "--bag-cache", "cache", "--bag-root", "logs"]
+    given = ["--tolerate-truncated", "--message-types", "my_msgs", "x.msg"]
+    given += ["--bag-cache", "cache", "--bag-root", "logs"]
     options = _parser().parse_args([verb, "--spec", "point.yaml", *VERBS[verb], *given])
     assert common.reading(options) == ReadOptions(True, ("my_msgs", "x.msg"), "cache", ("logs",))
     plain = _parser().parse_args([verb, "--spec", "point.yaml", *VERBS[verb]])
