@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from saferule.msg import UnlearnResult
 from saferule_core.checkpoints import SCRATCH, Checkpoints
-from saferule_core.errors import Cancelled, SaferuleError
+from saferule_core.errors import Cancelled, SaferuleError, StoreError
 from saferule_core.probation import Probation
 from saferule_core.store.store import PolicyStore
 from saferule_core.work_folder import WorkFolder, note_asked
@@ -135,14 +135,13 @@ class Serving:
                 UnlearnResult.STATUS_BAD_REQUEST,
                 f"resume: expected the id of a request that broke off ({broken}), found {resume!r}; ask anew",
             )
-        folder = self._work.open(result.request_id)
-        if not resume:
-            note_asked(folder, bool(job.request.swap))
-        return folder
+        return self._work.open(result.request_id)
 
     def _let_work(self, job: Job, result: UnlearnResult, folder: Path) -> Mapping:
         """Let a worker do it, and leave nothing of it behind but whole files."""
         try:
+            if not job.request.resume:
+                note_asked(folder, bool(job.request.swap))
             arguments = requests.worker_arguments(job, result.incumbent_id, folder, self._settings)
             self._report(job, {"phase": "loading", "fraction": 0.0, "message": "starting the worker"})
             job.worker = Worker(arguments, partial(self._progress, job, folder), self._limits, folder / SCRATCH)
@@ -223,8 +222,14 @@ class Serving:
         try:
             tick = self._handover.give(result.candidate_id, reason, **watched)
         except HandoverError as error:
-            message = f"{error}, then swap {result.candidate_id[:12]}, which is in the store"
+            message = f"while swapping: {error}, then swap {result.candidate_id[:12]}, which is in the store"
             raise Refusal(UnlearnResult.STATUS_UNREACHABLE, message) from error
+        except StoreError as error:
+            if self._handover.running_policy() != result.candidate_id:
+                raise
+            result.status = UnlearnResult.STATUS_SWAPPED
+            result.message += f" It drives, but the store does not say so: {error}; activate it there."
+            return
         result.status = UnlearnResult.STATUS_SWAPPED
         result.message += f" It drives from tick {tick}."
         if episodes := self._probation.episodes:
