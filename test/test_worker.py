@@ -138,16 +138,16 @@ def test_memory_is_bounded_for_a_worker_and_its_simulations_together(begin):
 
 
 @pytest.mark.parametrize(
-    ("begins", "ends", "words"),
+    ("begins", "ends", "kind", "words"),
     [
-        ("loading", "detecting", "expected to write transitions, found: .*File too large"),
-        ("unlearning", "unlearning", "expected to add a policy, found: File too large"),
+        ("loading", "detecting", "DiskError", "expected to write transitions, found: .*File too large"),
+        ("unlearning", "unlearning", "StoreError", "expected to add a policy, found: File too large"),
     ],
 )
-def test_a_full_disk_ends_it_with_whole_files(begin, untouched, tmp_path, begins, ends, words):
+def test_a_full_disk_ends_it_with_whole_files(begin, untouched, tmp_path, begins, ends, kind, words):
     with pytest.raises(WorkerFailed, match=words) as failed:
         begin("fill", begins).wait()
-    assert failed.value.phase == ends
+    assert failed.value.phase == ends and failed.value.kind == kind
     assert not list((tmp_path / "run").glob(".*")) and not (tmp_path / "run" / "result.json").exists()
 
 
