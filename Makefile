@@ -21,6 +21,7 @@ BUILD := $(VENV)/build
 PACKAGES := $(VENV)/packages.stamp
 PACKAGE := $(VENV)/saferule.stamp
 FILES := $(VENV)/files.txt
+SOAK_FIGURES := benchmarks/results/faults.jsonl
 GENERATOR = $(if $(wildcard $(BUILD)/CMakeCache.txt),,$(if $(shell command -v ninja),-G Ninja))
 INTERFACES := $(wildcard msg/*.msg srv/*.srv action/*.action)
 
@@ -35,11 +36,12 @@ ifeq ($(strip $(HOME)),)
 export HOME := $(CURDIR)/$(VENV)/home
 endif
 
-.PHONY: help setup demo test lint clean check-tools FORCE
+.PHONY: help setup demo test soak lint clean check-tools FORCE
 
 help:
 	@echo "make demo [ROBOT=ball|car] [SEED=0]   a simulated robot misbehaves and is repaired while it drives"
 	@echo "make test                             lint and all tests"
+	@echo "make soak                             the fault tests in their long form, with their figures (about half an hour)"
 	@echo "make lint                             style only"
 	@echo "make setup                            what the others do first: .venv with pinned packages, saferule built into it"
 	@echo "make clean                            removes .venv and everything that was built"
@@ -53,6 +55,13 @@ demo: $(PACKAGE)
 test: lint $(PACKAGE)
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not ros and not end_to_end" $(ARGS)
 	@$(BIN)/python -m pytest -q -m "ros or end_to_end" $(ARGS)
+
+# Kills, frozen nodes, broken bundles, full disks, jumping clocks and swaps, each some hundred times; alone, as above.
+soak: $(PACKAGE)
+	@rm -f $(SOAK_FIGURES)
+	@SAFERULE_SOAK=1 SAFERULE_KILLS=200 SAFERULE_FAULT_FIGURES=$(SOAK_FIGURES) $(BIN)/python -m pytest -q \
+	  -o timeout=3600 test/faults test/test_store_crashes.py $(ARGS) \
+	  && status=0 || status=$$?; $(BIN)/python test/faults/figures.py $(SOAK_FIGURES); exit $$status
 
 lint: $(PACKAGES)
 	@$(BIN)/ruff check .

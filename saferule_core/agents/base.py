@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Protocol
 
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from saferule_core.agents.memory import ActorInputs, Driver, Memory, logged_inputs, memory_of, propose
+from saferule_core.agents.memory import ActorInputs, Driver, Memory, logged_inputs, memory_of, propose, propose_row
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import DataError, SaferuleError
 from saferule_core.progress import Progress, silent
@@ -60,6 +60,7 @@ class Agent:
         self.action_dim = action_dim
         self.config = config
         self._modules = self.make_modules()
+        self._row: Callable[..., np.ndarray] | None = None
 
     def make_modules(self) -> dict[str, nn.Module]:
         """Return fresh modules by name; "actor" is one of them."""
@@ -141,7 +142,17 @@ class Agent:
 
         memory: what came before, for an actor that looks back; None at the beginning of an episode.
         """
+        if self._row is not None and len(observations) == 1:
+            return propose_row(self._row, memory_of(self.actor), self.action_dim, observations, memory)
         return propose(self.actor, observations, memory)
+
+    def freeze(self) -> None:
+        """Answer single observations from a copy of the present weights from now on, several times faster.
+
+        For a policy that drives: what training does to the actor afterwards, `act` does not see. A clone is not frozen.
+        An actor that has no `single_row` answers as before.
+        """
+        self._row = self.actor.single_row() if hasattr(self.actor, "single_row") else None
 
     def driver(self) -> Driver:
         """Return what drives robots with this policy step by step, whether it has a memory or not."""
@@ -159,6 +170,7 @@ class Agent:
         """Return an independent copy with equal weights."""
         twin = copy.copy(self)
         twin._modules = copy.deepcopy(self._modules)
+        twin._row = None
         return twin
 
 

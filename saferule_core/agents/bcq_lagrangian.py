@@ -26,12 +26,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from saferule_core.agents.actor_critic import ActorCriticAgent, ActorCriticLearner, Batch
 from saferule_core.agents.base import Agent, register
 from saferule_core.agents.networks import HIDDEN, Normaliser, perceptron
+from saferule_core.agents.single_row import Row, normaliser_row, perceptron_row
 from saferule_core.data.transitions import Transitions
 
 
@@ -82,6 +84,22 @@ class BehaviourActor(nn.Module):
         latent, shift = self.choice(self.normaliser(observations)).tensor_split([self.latent_dim], dim=1)
         proposed = self.decode(observations, self.reach * torch.tanh(latent))
         return (1.0 - self.perturbation) * torch.tanh(proposed) + self.perturbation * torch.tanh(proposed + shift)
+
+    def single_row(self) -> Row:
+        """Return the present policy as a function of one observation; see `single_row`."""
+        normalise, choice, decoder = (
+            normaliser_row(self.normaliser), perceptron_row(self.choice), perceptron_row(self.decoder)
+        )  # fmt: skip
+        reach, latent_dim = np.float32(self.reach), self.latent_dim
+        kept, moved = np.float32(1.0 - self.perturbation), np.float32(self.perturbation)
+
+        def act(observation: np.ndarray) -> np.ndarray:
+            state = normalise(observation)
+            chosen = choice(state)
+            proposed = decoder(np.concatenate((state, reach * np.tanh(chosen[:latent_dim]))))
+            return kept * np.tanh(proposed) + moved * np.tanh(proposed + chosen[latent_dim:])
+
+        return act
 
 
 class Encoder(nn.Module):

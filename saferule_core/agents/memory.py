@@ -14,6 +14,7 @@ nothing between two calls, so policies can be exchanged without loss of memory.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,6 +139,21 @@ def propose(actor: nn.Module, observations: np.ndarray, memory: Memory | None = 
     if memory is None:
         memory = Memory(steps, seen.shape[1], actor.action_dim, len(seen))
     return actor(*memory.window(seen, steps)).numpy()
+
+
+def propose_row(
+    row: Callable[..., np.ndarray], steps: int, action_dim: int, observations: np.ndarray, memory: Memory | None
+) -> np.ndarray:
+    """Return the action (1, action_dim) float32 of one robot by an actor's `single_row`, as `propose` does.
+
+    row: the actor's. steps: how many past steps it looks at. observations: (1, obs_dim). memory: as in `propose`.
+    """
+    seen = np.asarray(observations, dtype=np.float32)
+    if not steps:
+        return row(seen[0])[None]
+    if memory is None:
+        memory = Memory(steps, seen.shape[1], action_dim)
+    return row(*(part.numpy()[0] for part in memory.window(seen, steps)))[None]
 
 
 def memory_of(actor: nn.Module) -> int:

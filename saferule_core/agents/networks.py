@@ -12,8 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from saferule_core.agents.single_row import Row, normaliser_row, perceptron_row
 
 HIDDEN = (128, 128)
 
@@ -57,6 +60,11 @@ class Actor(nn.Module):
     def forward(self, observations: Tensor) -> Tensor:
         return torch.tanh(self.body(self.normaliser(observations)))
 
+    def single_row(self) -> Row:
+        """Return the present policy as a function of one observation; see `single_row`."""
+        normalise, body = normaliser_row(self.normaliser), perceptron_row(self.body)
+        return lambda observation: np.tanh(body(normalise(observation)))
+
 
 class ConditionedActor(nn.Module):
     """Policy that is told what return and cost to expect: (observation, context) -> action in [-1, 1].
@@ -77,6 +85,12 @@ class ConditionedActor(nn.Module):
             context = self.target.expand(len(observations), 2)
         inputs = torch.cat([self.normaliser(observations), self.context_normaliser(context)], dim=1)
         return torch.tanh(self.body(inputs))
+
+    def single_row(self) -> Row:
+        """Return the present policy, with its target, as a function of one observation; see `single_row`."""
+        normalise, body = normaliser_row(self.normaliser), perceptron_row(self.body)
+        context = normaliser_row(self.context_normaliser)(self.target.detach().numpy())
+        return lambda observation: np.tanh(body(np.concatenate((normalise(observation), context))))
 
 
 class EnsembleLinear(nn.Module):

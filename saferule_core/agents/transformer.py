@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from saferule_core.agents.causal_row import Window, causal_row
 from saferule_core.agents.networks import Normaliser
 
 
@@ -66,6 +67,10 @@ class CausalActor(nn.Module):
     def actions(self, tokens: Tensor) -> Tensor:
         """Return the actions that tokens (..., width) stand for."""
         return torch.tanh(self.head(self.norm(tokens)))
+
+    def single_row(self) -> Window:
+        """Return the present policy, with its target, as a function of one robot's window; see `causal_row`."""
+        return causal_row(self)
 
 
 class Block(nn.Module):

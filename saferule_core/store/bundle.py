@@ -203,6 +203,7 @@ def load_agent(directory: str | Path, spec: RobotSpec | None = None) -> Agent:
 def load_policy(directory: str | Path, spec: RobotSpec) -> Policy:
     """Return the actor alone, ready to drive the robot that `spec` describes. Raises as `load_agent`."""
     content, agent = _load(Path(directory), spec, ("actor",))
+    agent.freeze()
     return Policy(content.content_id, content.card, agent)
 
 

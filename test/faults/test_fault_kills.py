@@ -1,0 +1,129 @@
+"""kill -9 of every process at random moments, while policies are exchanged: whole policies and bounded commands always.
+
+A thread swaps and activates policies all the time, and another one loads what is active, as an executor that starts
+would. Of the nodes only the executor commands the robot; without it the robot hears nothing.
+"""
+
+import random
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from figures import record, spread, times
+from rig import ACTIONS, Rig, add_constant_policy
+
+from saferule_core.store import bundle
+from saferule_core.store.checking import check_store
+
+pytestmark = pytest.mark.ros
+
+RATE_HZ = 20.0
+MONITOR_TIMEOUT_S = 0.5
+NODES = ("policy_executor", "cost_monitor", "flight_recorder", "unlearning_server")
+
+
+class Background(threading.Thread):
+    """Does one thing over and over until the end; what it raises is kept."""
+
+    def __init__(self, work, pause_s):
+        super().__init__(daemon=True)
+        self.done, self.errors, self._work, self._pause_s = 0, [], work, pause_s
+        self._ended = threading.Event()
+
+    def run(self):
+        while not self._ended.wait(self._pause_s):
+            try:
+                self._work()
+            except Exception as error:  # noqa: BLE001 - whatever it is, nobody must see it
+                self.errors.append(error)
+            self.done += 1
+
+    def end(self):
+        self._ended.set()
+        self.join(30.0)
+
+
+@pytest.fixture
+def rig(tmp_path):
+    with Rig(tmp_path, RATE_HZ) as rig:
+        rig.start("flight_recorder", "cost_monitor")
+        rig.start("policy_executor", monitor_timeout=MONITOR_TIMEOUT_S)
+        rig.start("unlearning_server")
+        rig.robot.begin_episode("episode_0")
+        rig.rearm()
+        yield rig
+
+
+def restart(rig, node):
+    parameters = {"monitor_timeout": MONITOR_TIMEOUT_S} if node == "policy_executor" else {}
+    rig.start(node, **parameters)
+
+
+def test_kills_at_random_moments_leave_whole_policies_and_bounded_commands(rig):
+    draw, kills, silent_monitor, without_executor = random.Random(0), times(8, 200), [], []
+    chosen = [NODES[number % len(NODES)] for number in range(kills)]
+    draw.shuffle(chosen)
+    policies = list(rig.policies.values())
+
+    def exchange():
+        """Let another policy drive and make it the active one, as the unlearning server does after a repair."""
+        if len(policies) < 12:
+            policies.append(add_constant_policy(rig.store, rig.spec, draw.choice(list(ACTIONS.values()))))
+        wanted = draw.choice(policies)
+        if rig.ask_for(wanted, 1.0):
+            rig.store.activate(wanted, reason="test")
+
+    reader = Background(lambda: bundle.load_policy(rig.store.root / "active", rig.spec), 0.01)
+    swapper = Background(exchange, 0.1)
+    reader.start()
+    swapper.start()
+    for node in chosen:
+        time.sleep(draw.uniform(0.0, 0.3))
+        rig.kill(node)
+        killed_at, heard = time.monotonic(), len(rig.robot.commands)
+        if node == "cost_monitor":
+            rig.wait_until(lambda: rig.robot.stopped, "the robot to stop without its monitor", 20.0)
+            after = [c for c in rig.robot.commands[heard:] if c.at > killed_at]
+            silent_monitor.append(1 + sum(c.x != 0.0 for c in after))
+        elif node != "policy_executor":
+            rig.wait_for_ticks(3)
+            assert rig.is_driving(), f"{node} is not needed to drive"
+        restart(rig, node)
+        if node == "policy_executor":
+            rig.wait_until(lambda heard=heard: len(rig.robot.commands) > heard + 1, "commands again")
+            without_executor.append(rig.robot.commands[heard + 1].at - killed_at)
+        if not rig.is_driving():
+            rig.rearm()
+        check_store(rig.store)
+    swapper.end()
+    reader.end()
+    rig.store.record("looked at")
+    check, missing = check_store(rig.store), [p for p in policies if p not in rig.store.ids()]
+    record("kills", {
+        "kills": kills, "commands": len(rig.robot.commands), "commands_outside_bounds": rig.robot.outside_bounds(),
+        "commands_of_no_policy": rig.robot.of_no_policy(rig.forces), "swaps_and_activations": swapper.done,
+        "loads_of_the_active_policy": reader.done, "half_written_versions_visible": len(reader.errors),
+        "versions": check.policies, "versions_lost": len(missing),
+        "ticks_to_stop_without_monitor": spread(silent_monitor), "seconds_without_executor": spread(without_executor),
+    })  # fmt: skip
+    rig.check_commands()
+    assert (reader.errors, missing, swapper.errors) == ([], [], [])
+    assert reader.done > kills and swapper.done > kills // 2
+    assert max(silent_monitor, default=0) <= MONITOR_TIMEOUT_S * RATE_HZ + 2
+
+
+def test_a_recorder_without_disk_does_not_hold_up_the_robot(tmp_path):
+    """The kernel refuses to let its files grow: recording ends with a reason, driving does not."""
+    with Rig(tmp_path, RATE_HZ) as rig:
+        rig.start("policy_executor")
+        rig.start("flight_recorder", file_limit=2000, max_bag_seconds=1.0)
+        rig.wait_until(rig.is_driving, "the policy to drive")
+        full = "File too large"
+        rig.wait_until(lambda: full in rig.log("flight_recorder") or rig.has_ended("flight_recorder"), "a full disk")
+        rig.wait_for_ticks(20)
+        assert rig.is_driving()
+        rig.check_commands()
+        assert full in rig.log("flight_recorder")
