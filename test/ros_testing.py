@@ -102,6 +102,10 @@ class RosGraph:
         self._processes[name].send_signal(how)
         return self._processes[name].wait(PATIENCE_S)
 
+    def pid(self, name: str) -> int:
+        """Return the id of a process."""
+        return self._processes[name].pid
+
     def log(self, name: str) -> str:
         """Return what a process has written so far."""
         return self._log_path(name).read_text(encoding="utf-8")
