@@ -85,11 +85,13 @@ def resident(pid: int) -> int:
 def end_group(pid: int) -> None:
     """Kill the process group that `pid` leads.
 
-    One of the idle class may wait long for a core to die on, so it gets an ordinary place first where that is allowed.
+    Giving its memory back is work that a process does itself, so one of the idle class may wait long for a core to die
+    on. It gets an ordinary place first, where this process may give it (root, CAP_SYS_NICE, or RLIMIT_NICE).
     """
     for each in members(pid):
         with contextlib.suppress(OSError, AttributeError):
             if os.sched_getscheduler(each) == os.SCHED_IDLE:
                 os.sched_setscheduler(each, os.SCHED_OTHER, os.sched_param(0))
+            os.setpriority(os.PRIO_PROCESS, each, 0)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
