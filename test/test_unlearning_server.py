@@ -33,7 +33,6 @@ from saferule_core.data.bags import write_bags
 from saferule_core.spec import parse_spec
 from saferule_core.store import Card, PolicyStore, bundle
 from saferule_ros.client import NoAnswer, UnlearnClient
-from saferule_ros.limits import members
 from saferule_ros.managed_node import spin_once
 
 pytestmark = pytest.mark.ros
@@ -103,14 +102,15 @@ def request_for(site):
     return make
 
 
-def workers_of(graph, server):
-    """Return the processes of the workers that a server has started."""
-    found = []
-    for pid in members(graph.pid(server)):
+def worker_of(graph, server):
+    """Return the process of the worker that a server has started."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
-            if b"saferule_core.cli" in (Path("/proc") / str(pid) / "cmdline").read_bytes():
-                found.append(pid)
-    return found
+            place = Path("/proc") / pid
+            parent = int(place.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+            if parent == graph.pid(server) and b"saferule_core.cli" in place.joinpath("cmdline").read_bytes():
+                return int(pid)
+    raise AssertionError("no worker")
 
 
 def assert_drives_on(graph, statuses, policy_id):
@@ -372,7 +372,7 @@ def test_a_worker_that_is_killed_ends_the_request_and_nothing_else(graph, status
 
     def kill(feedback):
         if feedback.phase == Unlearn.Feedback.PHASE_UNLEARNING and not killed:
-            killed.extend(workers_of(graph, "unlearning_server"))
+            killed.append(worker_of(graph, "unlearning_server"))
             os.kill(killed[0], signal.SIGKILL)
 
     result = client.repair(request_for(method="safe_rule", seed=11), kill)
