@@ -102,7 +102,7 @@ class RosGraph:
         self._processes[name].send_signal(how)
         return self._processes[name].wait(PATIENCE_S)
 
-    def pid(self, name: str) -> int:
+    def process_id(self, name: str) -> int:
         """Return the id of a process."""
         return self._processes[name].pid
 

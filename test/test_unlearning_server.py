@@ -108,7 +108,7 @@ def worker_of(graph, server):
         with contextlib.suppress(OSError):
             place = Path("/proc") / pid
             parent = int(place.joinpath("stat").read_text().rpartition(")")[2].split()[1])
-            if parent == graph.pid(server) and b"saferule_core.cli" in place.joinpath("cmdline").read_bytes():
+            if parent == graph.process_id(server) and b"saferule_core.cli" in place.joinpath("cmdline").read_bytes():
                 return int(pid)
     raise AssertionError("no worker")
 
