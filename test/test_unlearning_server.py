@@ -3,8 +3,10 @@
 A point without physics drives behind real nodes, over DDS; its policy and its bags are made here in seconds.
 """
 
+import contextlib
 import dataclasses
 import json
+import os
 import re
 import signal
 import threading
@@ -101,6 +103,17 @@ def request_for(site):
         return UnlearnRequest(**{**fields, **changes})
 
     return make
+
+
+def worker_of(graph, server):
+    """Return the process of the worker that a server has started."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            place = Path("/proc") / pid
+            parent = int(place.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+            if parent == graph.process_id(server) and b"saferule_core.cli" in place.joinpath("cmdline").read_bytes():
+                return int(pid)
+    raise AssertionError("no worker")
 
 
 def assert_drives_on(graph, statuses, policy_id):
@@ -355,6 +368,38 @@ def test_after_a_restart_a_request_goes_on_where_the_server_died(tmp_path_factor
         again = client.repair(asked, lambda _feedback: None)
         assert again.status == UnlearnResult.STATUS_BAD_REQUEST
         assert "expected the id of a request that broke off (none)" in again.message
+
+
+def test_a_worker_that_is_killed_ends_the_request_and_nothing_else(graph, statuses, client, request_for, site):
+    incumbent, ids, killed = statuses[-1].policy_id, PolicyStore(site.store).ids(), []
+
+    def kill(feedback):
+        if feedback.phase == Unlearn.Feedback.PHASE_UNLEARNING and not killed:
+            killed.append(worker_of(graph, "unlearning_server"))
+            os.kill(killed[0], signal.SIGKILL)
+
+    result = client.repair(request_for(method="safe_rule", seed=11), kill)
+    assert result.status == UnlearnResult.STATUS_FAILED, result.message
+    assert re.search("while (unlearning|validating): the worker was killed .SIGKILL", result.message), result.message
+    assert f"resume: {result.request_id} goes on" in result.message
+    left = Path(site.work) / result.request_id
+    assert not list(left.glob(".*")) and not (left / "scratch").exists()
+    assert not list((Path(site.store) / "policies").glob(".incoming*"))
+    assert set(ids) <= set(PolicyStore(site.store).ids())
+    assert_drives_on(graph, statuses, incumbent)
+
+
+def test_a_request_that_the_service_started_is_cancelled_by_the_service(graph, request_for):
+    request = UnlearnService.Request(request=request_for(validation_episodes=2000, swap=False))
+    request_id = graph.call(UnlearnService, "unlearn", request).request_id
+    assert graph.call(Trigger, "unlearning_server/cancel").success
+
+    def ended():
+        status = json.loads(graph.call(Trigger, "unlearning_server/status").message)
+        return status["state"] == "done" and "cancelled while" in status["message"]
+
+    graph.wait_until(ended, f"the end of {request_id}")
+    assert not graph.call(Trigger, "unlearning_server/cancel").success
 
 
 def test_a_server_that_is_deactivated_keeps_what_was_done_and_goes_on_by_itself(tmp_path_factory, site, request_for):
