@@ -103,6 +103,7 @@ class FlightRecorder(ManagedNode):
         self._messages_before = self._lost = 0
         self._broken = ""
         self._snapshot: Future | None = None
+        self._pouring: Iterator[None] = iter(())
         self._snapshot_timer = None
         # A service that awaits occupies its callback group.
         self._service = self.create_service(
@@ -161,7 +162,7 @@ class FlightRecorder(ManagedNode):
         if self._order is not None:
             self._write(self._order.rest())
         if self._snapshot is not None:
-            self._take_snapshot()
+            self._finish_snapshot()
         recording, self._recording = self._recording, None
         if recording is not None:
             recording.close()
@@ -244,19 +245,39 @@ class FlightRecorder(ManagedNode):
         if self._snapshot is None:
             self._snapshot = Future(executor=self.executor)
             steady = Clock(clock_type=ClockType.STEADY_TIME)
-            self._snapshot_timer = self.create_timer(
-                max(self.parameter("snapshot_delay"), 1e-3), self._take_snapshot, clock=steady
-            )
+            delay = max(self.parameter("snapshot_delay"), 1e-3)
+            self._snapshot_timer = self.create_timer(delay, self._begin_snapshot, clock=steady)
         response.success, response.message = await self._snapshot
         return response
 
-    def _take_snapshot(self) -> None:
+    def _begin_snapshot(self) -> None:
+        """Write slice by slice, so that messages are taken in between."""
+        self.destroy_timer(self._snapshot_timer)
+        if self._recording is None:
+            self._finish_snapshot()
+            return
+        self._pouring = self._recording.pour()
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._snapshot_timer = self.create_timer(1e-3, self._on_slice, clock=steady)
+
+    def _on_slice(self) -> None:
+        try:
+            next(self._pouring)
+        except StopIteration:
+            self._finish_snapshot()
+        except DataError as error:
+            self._break_off(error)
+            self._finish_snapshot()
+
+    def _finish_snapshot(self) -> None:
         self.destroy_timer(self._snapshot_timer)
         snapshot, self._snapshot = self._snapshot, None
         if self._recording is None:
             snapshot.set_result((False, self._broken or "the recorder was deactivated"))
             return
         try:
+            for _ in self._pouring:
+                pass
             bags = self._recording.snapshot()
         except DataError as error:
             self._break_off(error)
