@@ -11,7 +11,8 @@ safe command, as soon as a bound would be broken within the horizon (the modes o
 bound, a command passes that leads no further out. Where no scaling helps, the one that leads out least is chosen.
 
 A guard against single commands, not a proof: what the extrapolation leaves out (inertia behind a velocity command,
-delays, what moves by itself) it cannot keep inside.
+delays, what moves by itself) it cannot keep inside. It suits commands of velocity. Where commands are forces and the
+robot rolls on under the safe command, no share of a command brakes: benchmarks/results/command_filter.txt, ball_circle.
 """
 
 from __future__ import annotations
