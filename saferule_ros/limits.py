@@ -53,10 +53,15 @@ def stand_back(pid: int, niceness: int) -> None:
     """Lower a process's priority; at the lowest niceness it runs only where no node wants the core.
 
     Niceness alone shares a core by weights, and a node that wakes up for a tick may wait for a slice of the worker's
-    to end, on each hop from robot to policy and back. Linux's idle class gives way at once.
+    to end, on each hop from robot to policy and back. Linux's idle class gives way at once. Where the kernel shares the
+    cores by session first (autogroup, as desktops do), both only count within a session, so the session of a process
+    that leads one stands back, too.
     """
     with contextlib.suppress(ProcessLookupError):
         os.setpriority(os.PRIO_PROCESS, pid, niceness)
+        if os.getsid(pid) == pid:
+            with contextlib.suppress(OSError):  # this system has no such file
+                (PROC / str(pid) / "autogroup").write_text(str(niceness), encoding="ascii")
         if niceness == LOWEST_PRIORITY and hasattr(os, "SCHED_IDLE"):
             os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import signal
 import threading
 import time
@@ -26,7 +27,8 @@ from geometry_msgs.msg import WrenchStamped
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
-from nursery import shared
+from nursery import NODE_NICENESS, prefer, shared
+from point_logs import SIMULATION
 from rclpy.time import Time
 from ros_testing import EVERYTHING, PATIENCE_S, RosGraph, nanoseconds
 from rosgraph_msgs.msg import Clock
@@ -45,16 +47,23 @@ ACTIONS = {"first": 0.5, "second": -0.25}
 """Policies by name, and the action in [-1, 1] that each gives always."""
 
 
-def spec_text(rate_hz: float, limit: float = 0.0, max_age_s: float = 0.35) -> str:
+def spec_text(rate_hz: float, limit: float = 0.0, max_age_s: float = 0.35, max_steps: int = 100_000) -> str:
     """Return the description of the point of conftest.py at another rate and with another budget per episode."""
     changes = {
         "rate_hz: 10.0": f"rate_hz: {rate_hz}", "limit: 3.0": f"limit: {limit}",
-        "max_age: 0.35": f"max_age: {max_age_s}", "max_steps: 20": "max_steps: 100000",
+        "max_age: 0.35": f"max_age: {max_age_s}", "max_steps: 20": f"max_steps: {max_steps}",
     }  # fmt: skip
     text = POINT_SPEC
     for before, after in changes.items():
         text = text.replace(before, after)
-    return text
+    return text + SIMULATION
+
+
+def unused_domain() -> int:
+    """Return a ROS domain that nobody on this machine is in: of each, DDS has UDP ports of its own."""
+    lines = Path("/proc/net/udp").read_text(encoding="ascii").splitlines()[1:]
+    used = {(int(line.split()[1].rsplit(":", 1)[1], 16) - 7400) // 250 for line in lines}
+    return random.SystemRandom().choice([domain for domain in range(20, 101) if domain not in used])
 
 
 def add_constant_policy(store: PolicyStore, spec: RobotSpec, action: float, hidden: tuple[int, ...] = (16,)) -> str:
@@ -84,7 +93,7 @@ class Robot:
     that are lost. offset_s: how far its clock (and /clock, with `own_clock`) is off.
     """
 
-    def __init__(self, graph: RosGraph, spec: RobotSpec, own_clock: bool) -> None:
+    def __init__(self, graph: RosGraph, spec: RobotSpec, own_clock: bool, sensor_hz: float, listens: bool) -> None:
         self.mend()
         self.commands: list[Command] = []
         self.statuses: list[PolicyStatus] = []
@@ -92,8 +101,10 @@ class Robot:
         self._odometry = graph.node.create_publisher(Odometry, "odom", STATUS)
         self._marker = graph.node.create_publisher(Header, "episode", LATCHED)
         self._clock = graph.node.create_publisher(Clock, "/clock", COMMAND) if own_clock else None
-        graph.node.create_subscription(WrenchStamped, "cmd_force", self._on_command, EVERYTHING)
-        graph.node.create_subscription(PolicyStatus, "policy_status", self.statuses.append, EVERYTHING)
+        self._sensor_hz = sensor_hz
+        if listens:
+            graph.node.create_subscription(WrenchStamped, "cmd_force", self._on_command, EVERYTHING)
+            graph.node.create_subscription(PolicyStatus, "policy_status", self.statuses.append, EVERYTHING)
         self._own_ns = time.time_ns() if own_clock else 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="robot", daemon=True)
@@ -154,7 +165,7 @@ class Robot:
 
     def _run(self) -> None:
         """Sense, and with a clock of its own let time reach that state half a period later, as sim_robot does."""
-        period, due, count = 1.0 / self._spec.rate_hz, time.monotonic(), 0
+        period, due, count = 1.0 / self._sensor_hz, time.monotonic(), 0
         while not self._wait_until(due):
             due, count = max(due + period, time.monotonic()), count + 1
             if self._own_ns and not self.frozen_clock:
@@ -174,9 +185,14 @@ class Robot:
 class Rig(RosGraph):
     """Nodes by name, a robot, and a store with two policies; the first one is active."""
 
-    def __init__(self, folder: Path, rate_hz: float = 20.0, own_clock: bool = False, **spec: float) -> None:
+    def __init__(
+        self, folder: Path, rate_hz: float = 20.0, own_clock: bool = False, sensor_hz: float = 0.0,
+        listens: bool = True, **spec: float,
+    ) -> None:  # fmt: skip
+        """Make store and description; sensor_hz: 0 for that of the loop; listens: keep commands and statuses."""
         super().__init__(folder)
-        self.own_clock = own_clock
+        self.domain = unused_domain()
+        self.own_clock, self._hears = own_clock, (sensor_hz or rate_hz, listens)
         self._swapper = None
         self.spec = parse_spec(spec_text(rate_hz, **spec), "point.yaml")
         self.spec_path = self.folder / "point.yaml"
@@ -187,26 +203,29 @@ class Rig(RosGraph):
         self.forces = {self.spec.safe_command()["force_x"], *(a * self.spec.action[0].high for a in ACTIONS.values())}
 
     def __enter__(self) -> Rig:
+        self._niceness = prefer(NODE_NICENESS)  # the robot's sensors and its judge are no less than the nodes
         super().__enter__()
-        self.robot = Robot(self, self.spec, self.own_clock)
+        self.robot = Robot(self, self.spec, self.own_clock, *self._hears)
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.robot.close()
         super().__exit__(*exception)
+        prefer(self._niceness)
 
-    def start(self, *nodes: str, file_limit: int = 0, **parameters: object) -> None:
-        """Start nodes and take them to work; `parameters` go to each."""
+    def start(self, *nodes: str, file_limit: int = 0, remap: tuple[str, ...] = (), **parameters: object) -> None:
+        """Start nodes and take them to work; `remap` (of names, "from:=to") and `parameters` go to each."""
         own = {
             "policy_executor": {"store": self.store.root},
             "unlearning_server": {"store": self.store.root, "work_dir": self.folder / "work"},
             "flight_recorder": {"out_dir": self.folder / "logs"},
         }
+        rules = [part for rule in remap for part in ("-r", rule)]
         for node in nodes:
             values = {"spec": self.spec_path, "use_sim_time": self.own_clock, **own.get(node, {}), **parameters}
             pairs = [part for name, value in values.items() for part in ("-p", f"{name}:={_yaml(value)}")]
             self._processes[node] = shared().fork(
-                f"saferule_ros.{node}", ["--ros-args", *pairs], self.folder, self._log_path(node),
+                f"saferule_ros.{node}", ["--ros-args", *rules, *pairs], self.folder, self._log_path(node),
                 {"ROS_DOMAIN_ID": str(self.domain), "ROS_LOG_DIR": os.environ["ROS_LOG_DIR"]}, file_limit,
             )  # fmt: skip
         for node in nodes:
@@ -296,7 +315,7 @@ class Rig(RosGraph):
             self.wait_for_ticks(2)
             if self.is_driving():
                 return
-            assert time.monotonic() < limit, f"expected the policy to drive, found {self.robot.statuses[-1]}; {answer}"
+            assert time.monotonic() < limit, f"expected it to drive: {answer.message}; {self.robot.statuses[-1:]}"
 
     def wait_for_ticks(self, count: int) -> None:
         """Block until that many more commands came."""

@@ -15,6 +15,7 @@ pytest.importorskip("rclpy")
 from figures import record, spread, times
 from rig import ACTIONS, Rig, add_constant_policy
 
+from saferule_core.data.recording import RESERVED_BYTES
 from saferule_core.store import bundle
 from saferule_core.store.checking import check_store
 
@@ -90,7 +91,7 @@ def test_kills_at_random_moments_leave_whole_policies_and_bounded_commands(rig):
             silent_monitor.append(1 + sum(c.x != 0.0 for c in after))
         elif node != "policy_executor":
             rig.wait_for_ticks(3)
-            assert rig.is_driving(), f"{node} is not needed to drive"
+            assert rig.is_driving(), f"{node} is not needed to drive: {rig.robot.statuses[-1].message}"
         restart(rig, node)
         if node == "policy_executor":
             rig.wait_until(lambda heard=heard: len(rig.robot.commands) > heard + 1, "commands again")
@@ -115,11 +116,29 @@ def test_kills_at_random_moments_leave_whole_policies_and_bounded_commands(rig):
     assert max(silent_monitor, default=0) <= MONITOR_TIMEOUT_S * RATE_HZ + 2
 
 
+def test_behind_a_command_filter_a_robot_without_executor_is_told_to_stop(tmp_path):
+    """Of itself a dead executor says nothing; the filter notices its silence and sends the safe command."""
+    timeout_s, ticks = 0.3, []
+    with Rig(tmp_path, RATE_HZ) as rig:
+        rig.start("command_filter", command_timeout=timeout_s)
+        for _ in range(times(1, 20)):
+            rig.start("policy_executor", remap=("cmd_force:=unfiltered/cmd_force",))
+            rig.wait_until(rig.is_driving, "the policy to drive")
+            rig.kill("policy_executor")
+            killed_at = time.monotonic()
+            rig.wait_until(lambda: rig.robot.stopped, "the safe command", 20.0)
+            ticks.append((rig.robot.commands[-1].at - killed_at) * RATE_HZ)
+        rig.check_commands()
+    record("dead executor to safe command of the filter", {
+        "command_timeout_periods": timeout_s * RATE_HZ, "periods": spread(ticks),
+    })  # fmt: skip
+
+
 def test_a_recorder_without_disk_does_not_hold_up_the_robot(tmp_path):
     """The kernel refuses to let its files grow: recording ends with a reason, driving does not."""
     with Rig(tmp_path, RATE_HZ) as rig:
-        rig.start("policy_executor")
-        rig.start("flight_recorder", file_limit=2000, max_bag_seconds=1.0)
+        rig.start("policy_executor", "cost_monitor")
+        rig.start("flight_recorder", file_limit=RESERVED_BYTES, max_bag_bytes=10**6)
         rig.wait_until(rig.is_driving, "the policy to drive")
         full = "File too large"
         rig.wait_until(lambda: full in rig.log("flight_recorder") or rig.has_ended("flight_recorder"), "a full disk")

@@ -63,6 +63,7 @@ def test_a_monitor_that_froze_stops_the_robot(rig):
         rig.rearm()
         try:
             taken, _ = ticks_until_safe(rig, lambda: rig.freeze("cost_monitor"))
+            rig.wait_until(lambda: rig.robot.state == PolicyStatus.STATE_STOPPED, "a latched stop", 10.0)
         finally:
             rig.thaw("cost_monitor")
         rig.wait_for_ticks(10)

@@ -31,7 +31,7 @@ BURN = "while True: sum(i * i for i in range(10000))"
 @pytest.fixture
 def load():
     """Two busy processes that stand back as the worker does."""
-    burners = [subprocess.Popen([sys.executable, "-S", "-c", BURN]) for _ in range(2)]
+    burners = [subprocess.Popen([sys.executable, "-S", "-c", BURN], start_new_session=True) for _ in range(2)]
     for burner in burners:
         stand_back(burner.pid, LOWEST_PRIORITY)
     yield burners
