@@ -42,7 +42,7 @@ class Count:
 
     published: int
     recorded: int
-    missing: int
+    missing: tuple[int, ...]
     twice: int
     bags: int
     seconds: float
@@ -53,6 +53,7 @@ class Count:
 def measure(folder: Path, seconds: float, rate_hz: float = 1000.0, bag_seconds: float = 10.0) -> Count:
     """Record `seconds` of messages into `folder` and count them."""
     import rclpy
+    from diagnostic_msgs.msg import DiagnosticArray
     from nav_msgs.msg import Odometry
     from rclpy.qos import QoSProfile, ReliabilityPolicy
 
@@ -73,11 +74,18 @@ def measure(folder: Path, seconds: float, rate_hz: float = 1000.0, bag_seconds: 
     threading.Thread(target=executor.spin, daemon=True).start()
     quality = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
     publisher = node.create_publisher(Odometry, "odom", quality)
+    silent_topics: list[str] = []
+
+    def on_report(report: DiagnosticArray) -> None:
+        silent_topics.extend(pair.value for pair in report.status[0].values if "publisher" in pair.key)
+
+    node.create_subscription(DiagnosticArray, "/diagnostics", on_report, 10)
     recorder = subprocess.Popen(command, env={**os.environ, "ROS_DOMAIN_ID": str(domain)}, stdout=subprocess.DEVNULL)
     try:
         manager = LifecycleManager(node)
         manager.change("/flight_recorder", "configure")
-        time.sleep(1.0)  # so that it knows the publisher when it is activated
+        while not any("/odom" not in silent for silent in silent_topics):  # it asks for what publishers offer
+            time.sleep(0.05)
         manager.change("/flight_recorder", "activate")
         while publisher.get_subscription_count() == 0:
             time.sleep(0.01)
@@ -95,8 +103,8 @@ def measure(folder: Path, seconds: float, rate_hz: float = 1000.0, bag_seconds: 
     bags = sorted(path.parent for path in (folder / "logs").glob("*/bag_*/metadata.yaml"))
     numbers = _numbers(bags)
     there = set(numbers)
-    missing = sum(number not in there for number in range(published))
-    return Count(published, len(numbers), missing, len(numbers) - len(there), len(bags), took, late, cpu)
+    missing = [number for number in range(published) if number not in there]
+    return Count(published, len(numbers), tuple(missing), len(numbers) - len(there), len(bags), took, late, cpu)
 
 
 def _publish(publisher: object, message: object, seconds: float, rate_hz: float) -> tuple[int, int, float]:
@@ -140,7 +148,9 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         count = measure(Path(folder), options.seconds, options.rate, options.bag_seconds)
     print(f"published {count.published} messages in {count.seconds:.1f} s, {count.late} of them late by a period")
-    print(f"on disk   {count.recorded} in {count.bags} bags: {count.missing} missing, {count.twice} twice")
+    print(f"on disk   {count.recorded} in {count.bags} bags: {len(count.missing)} missing, {count.twice} twice")
+    if count.missing:
+        print(f"missing   from {count.missing[0]} to {count.missing[-1]}")
     print(f"recorder  {count.recorder_cpu:.0%} of a core; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
 
 

@@ -30,7 +30,7 @@ import msgspec
 import numpy as np
 
 from saferule_core import repair_data
-from saferule_core.errors import DataError
+from saferule_core.errors import DataError, DiskError
 from saferule_core.progress import Progress
 from saferule_core.repair_data import RepairData
 from saferule_core.sim.rollout import EpisodeRecord
@@ -91,7 +91,7 @@ class Checkpoints:
         """Write down what is asked, and return it; `policy_id`: the policy to repair.
 
         Raises:
-            DataError: there is a request in the folder already, or it cannot be written.
+            DataError: there is a request in the folder already. DiskError: it cannot be written.
         """
         request = replace(request, policy=policy_id)
         if self.folder is None:
@@ -207,7 +207,7 @@ class Checkpoints:
         return found
 
     def keep_record(self, who: str, record: EpisodeRecord) -> None:
-        """Add an episode. Raises DataError if it cannot be written."""
+        """Add an episode. Raises DiskError if it cannot be written."""
         if self.folder is None:
             return
         line = _Line(record.seed, record.reward, record.cost, record.steps, record.path.tolist())
@@ -216,7 +216,7 @@ class Checkpoints:
             with path.open("ab") as file:
                 file.write(b"\n" + msgspec.json.encode(line))  # a line that was cut off before ends here
         except OSError as error:
-            raise DataError(f"{path}: expected to write an episode, found: {error.strerror}") from error
+            raise DiskError(f"{path}: expected to write an episode, found: {error.strerror}") from error
 
     def verdict(self) -> tuple[Verdict, float] | None:
         """Return the gate's verdict, and how long validation took [s]."""
@@ -246,7 +246,7 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             replace_file(self.folder / name, content)
         except OSError as error:
-            raise DataError(f"{self.folder / name}: expected to write it, found: {error.strerror}") from error
+            raise DiskError(f"{self.folder / name}: expected to write it, found: {error.strerror}") from error
 
 
 NOWHERE = Checkpoints()

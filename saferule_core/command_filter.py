@@ -11,7 +11,8 @@ safe command, as soon as a bound would be broken within the horizon (the modes o
 bound, a command passes that leads no further out. Where no scaling helps, the one that leads out least is chosen.
 
 A guard against single commands, not a proof: what the extrapolation leaves out (inertia behind a velocity command,
-delays, what moves by itself) it cannot keep inside.
+delays, what moves by itself) it cannot keep inside. It suits commands of velocity. Where commands are forces and the
+robot rolls on under the safe command, no share of a command brakes: benchmarks/results/command_filter.txt, ball_circle.
 """
 
 from __future__ import annotations
@@ -80,10 +81,10 @@ class CommandFilter:
 
     Args:
         horizon_s: how far it looks ahead [s]. rates: see `parse_rates`; without them only the present velocity counts.
-        slow_scale: factor of the mode `slow`, in [0, 1].
+        slow_scale: factor of the mode `slow`, in [0, 1]. clearance: margin to keep from every bound, in its units.
 
     Raises:
-        DataError: the horizon is not positive, or no constraint has a margin.
+        DataError: the horizon is not positive, the clearance negative, or no constraint has a margin.
     """
 
     def __init__(
@@ -93,21 +94,25 @@ class CommandFilter:
         horizon_s: float,
         rates: Mapping[str, Expression],
         slow_scale: float = 0.3,
+        clearance: float = 0.0,
     ) -> None:
         self._margins = Margins(spec)
+        if not (math.isfinite(clearance) and clearance >= 0.0):
+            raise DataError(f"command filter: clearance: expected a margin of at least 0, found {clearance}")
         if not (math.isfinite(horizon_s) and horizon_s > 0.0):
             raise DataError(f"command filter: horizon: expected a positive number of seconds, found {horizon_s}")
         if not self._margins.known:
             raise DataError(f"{spec.source}: cost.constraints: expected one with a margin to filter by, found none")
         self.not_guarded = tuple(sorted(set(self._margins.names) - set(self._margins.known)))
-        self._spec, self._mode, self._horizon_s = spec, mode, horizon_s
+        self._spec, self._horizon_s, self._clearance = spec, horizon_s, clearance
         self._scales = APPROACH_SCALES if mode is FilterMode.APPROACH else np.array([0.0, slow_scale, 1.0])
         self._slow = {FilterMode.SLOW: 1, FilterMode.STOP: 0}.get(mode)
         self._of_command = {
             name for name in self._margins.known if any(n.startswith("action.") for n in self._margins.needs(name))
         }
         self._reader = SignalReader(spec)
-        self._model = Extrapolation(spec, rates)
+        wanted = {name for constraint in self._margins.known for name in self._margins.needs(constraint)}
+        self._model = Extrapolation(spec, rates, wanted)
         self._episode: str | None = None
         self._safe = spec.safe_command()
 
@@ -120,7 +125,7 @@ class CommandFilter:
             episode = str(self._spec.path(marker.field).get(message))
             if episode != self._episode:
                 self._episode = episode
-                self._model.forget()
+                self.begin_episode()
 
     def judge(self, command: Mapping[str, float], now_ns: int) -> Verdict:
         """Return what may go to the robot of `command` (channel name -> command units) at ROS time `now_ns` [ns]."""
@@ -131,8 +136,16 @@ class CommandFilter:
             physical = self._reader.physical(now_ns)
         except InputError as error:
             return self._stopped(str(error))
-        self._model.see(physical, self._reader.stamp())
+        return self.judge_state(physical, self._reader.stamp(), command)
+
+    def judge_state(self, physical: Mapping[str, float], stamp_ns: int, command: Mapping[str, float]) -> Verdict:
+        """Return the same for a robot state that is known: all signals at time `stamp_ns` [ns]."""
+        self._model.see(physical, stamp_ns)
         return self._choose(physical, command)
+
+    def begin_episode(self) -> None:
+        """Forget how the robot moved: it was put somewhere else."""
+        self._model.forget()
 
     def _stopped(self, reason: str) -> Verdict:
         return Verdict(dict(self._safe), 0.0, "", math.inf, reason)
@@ -140,7 +153,7 @@ class CommandFilter:
     def _choose(self, physical: Mapping[str, float], wanted: Mapping[str, float]) -> Verdict:
         safe = self._safe
         commands = {name: safe[name] + self._scales * (value - safe[name]) for name, value in wanted.items()}
-        floors = self._floors(physical, commands)
+        floors = self._floors(physical)
         room = np.full(len(self._scales), np.inf)
         constraint, breaks_s = "", math.inf
         for time_s, state, before in self._model.ahead(commands, self._horizon_s):
@@ -158,11 +171,11 @@ class CommandFilter:
         command = dict(wanted) if scale == 1.0 else {name: float(values[chosen]) for name, values in commands.items()}
         return Verdict(command, scale, constraint, breaks_s, reason)
 
-    def _floors(self, physical: Mapping[str, float], commands: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Return how low each margin may fall: to 0 or, beyond a bound, to where it is."""
-        present = self._margins.physical(physical, None, None)
+    def _floors(self, physical: Mapping[str, float]) -> dict[str, float]:
+        """Return how low each margin may fall: to the clearance or, closer to a bound or beyond it, to where it is."""
+        present, clearance = self._margins.physical(physical, None, None), self._clearance
         return {
-            name: 0.0 if name in self._of_command or not present[name] < 0.0 else float(present[name])
+            name: clearance if name in self._of_command or not present[name] < clearance else float(present[name])
             for name in self._margins.known
         }
 

@@ -25,6 +25,10 @@ class DataError(SaferuleError):
     """Bags or transitions are missing, damaged or do not fit the robot description."""
 
 
+class DiskError(DataError):
+    """A file cannot be written, for example because the disk is full; what it is about may be sound."""
+
+
 class SimulationError(SaferuleError):
     """A simulated robot could not be made, or a simulation worker died."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -23,19 +23,32 @@ from saferule_core.spec import Physical, RobotSpec, scope_of
 STATES_KEPT = 4
 """States that the present velocity is taken from: the way from the first of them to the last."""
 
-MOST_STEPS = 25
+MOST_STEPS = 15
 """Steps into which the time ahead is cut; a control period where that makes fewer."""
 
 
 class Extrapolation:
-    """Keeps the last states of a robot and extrapolates them; single-threaded."""
+    """Keeps the last states of a robot and extrapolates them; single-threaded.
 
-    def __init__(self, spec: RobotSpec, rates: Mapping[str, Expression]) -> None:
-        self._spec, self._rates = spec, dict(rates)
+    wanted: names of the signals that matter (`previous.x` counts as x), with what they depend on; None for all.
+    """
+
+    def __init__(
+        self, spec: RobotSpec, rates: Mapping[str, Expression], wanted: Collection[str] | None = None
+    ) -> None:
+        self._rate_hz, self._rates = spec.rate_hz, dict(rates)
+        derived = {
+            signal.name: Expression(signal.expression, signal.name)
+            for signal in (*spec.observation, *spec.signals)
+            if signal.expression is not None
+        }
+        names = tuple(name for signal in spec.source_signals() for name in spec.outputs(signal))
+        needed = _needed({**derived, **rates}, (*names, *derived) if wanted is None else wanted)
+        self._derived = {name: rule for name, rule in derived.items() if name in needed}
+        self._names = tuple(name for name in names if name in needed)
         self._angles = {
             name for signal in spec.source_signals() if signal.transform == "yaw" for name in spec.outputs(signal)
         }
-        self._names = tuple(name for signal in spec.source_signals() for name in spec.outputs(signal))
         self._states: deque[tuple[int, dict[str, float]]] = deque(maxlen=STATES_KEPT)
 
     def see(self, physical: Physical, stamp_ns: int) -> None:
@@ -54,7 +67,7 @@ class Extrapolation:
         """Yield (time [s], state, state before), each signal (S,), for commands (S,) that are held from now on."""
         state = dict(self._states[-1][1])
         present = self._present_rates()
-        steps = min(max(math.ceil(horizon_s * self._spec.rate_hz), 1), MOST_STEPS)
+        steps = min(max(math.ceil(horizon_s * self._rate_hz), 1), MOST_STEPS)
         step_s = horizon_s / steps
         for step in range(1, steps + 1):
             before, scope = state, scope_of(state, None, command)
@@ -62,7 +75,8 @@ class Extrapolation:
                 name: state[name] + step_s * (self._rates[name](scope) if name in self._rates else present[name])
                 for name in self._names
             }
-            self._spec.derive(state)
+            for name, rule in self._derived.items():
+                state[name] = rule(state)
             yield step * step_s, state, before
 
     def _present_rates(self) -> dict[str, float]:
@@ -76,6 +90,17 @@ class Extrapolation:
                 way = math.remainder(way, 2.0 * math.pi)
             rates[name] = way * 1e9 / (last_ns - first_ns)
         return rates
+
+
+def _needed(rules: Mapping[str, Expression], wanted: Collection[str]) -> set[str]:
+    """Return all signals that `wanted` depends on by `rules`, themselves included."""
+    needed, waiting = set(), list(wanted)
+    while waiting:
+        name = waiting.pop().removeprefix("previous.")
+        if name not in needed and not name.startswith("action."):
+            needed.add(name)
+            waiting += rules[name].names if name in rules else ()
+    return needed
 
 
 def parse_rates(spec: RobotSpec, texts: Sequence[str]) -> dict[str, Expression]:

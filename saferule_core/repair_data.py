@@ -19,7 +19,7 @@ from saferule_core.agents import Agent
 from saferule_core.data.bags import BagContents
 from saferule_core.data.transitions import Transitions
 from saferule_core.detection.suspects import SuspectEpisode
-from saferule_core.errors import DataError
+from saferule_core.errors import DataError, DiskError
 from saferule_core.progress import Progress, silent
 from saferule_core.spec import RobotSpec
 from saferule_core.store.card import BagOrigin
@@ -87,13 +87,13 @@ def read_data(request: RepairRequest, spec: RobotSpec, agent: Agent, progress: P
 
 
 def save(data: RepairData, folder: Path) -> None:
-    """Write everything; each file appears whole or not at all. Raises DataError if that fails."""
+    """Write everything; each file appears whole or not at all. Raises DiskError if that fails."""
     try:
         for name in SETS:
             replace_file_with(folder / f"{name}.safetensors", getattr(data, name).save)
         replace_file(folder / INDEX, msgspec.json.encode(data.about) + b"\n")
     except OSError as error:
-        raise DataError(f"{folder}: expected space for the data of a request, found: {error}") from error
+        raise DiskError(f"{folder}: expected space for the data of a request, found: {error}") from error
 
 
 def load(folder: Path) -> RepairData | None:

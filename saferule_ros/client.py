@@ -41,11 +41,22 @@ def wait_for(future: Future, timeout_s: float, what: str) -> object:
     return future.result()
 
 
+class _WholeActionClient(ActionClient):
+    """An action client for a node that another thread spins.
+
+    rclpy shows a new client to that thread before it has made the lock that the thread takes.
+    """
+
+    def __init__(self, *arguments: object) -> None:
+        self._lock = threading.Lock()
+        super().__init__(*arguments)
+
+
 class UnlearnClient:
     """Calls the `unlearn` action of an unlearning_server."""
 
     def __init__(self, node: Node, action: str = "unlearn") -> None:
-        self._client = ActionClient(node, Unlearn, action)
+        self._client = _WholeActionClient(node, Unlearn, action)
         self._goal = None
 
     def repair(

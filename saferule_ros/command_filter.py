@@ -32,6 +32,7 @@ class CommandFilterNode(ManagedNode):
         Parameter("mode", "approach", "approach: scale by as little as is needed; slow: by slow_scale; stop"),
         Parameter("horizon", 1.0, "how far it looks ahead [s]", 0.001, 1000.0),
         Parameter("rates", [""], "signal=expression: its change per second, over signals and action.<channel>"),
+        Parameter("clearance", 0.0, "margin to keep from every bound [units of the constraint]", 0.0, 1e12),
         Parameter("slow_scale", 0.3, "share of the command that the mode slow lets pass", 0.0, 1.0),
         Parameter("command_timeout", 0.5, "silence of the commands until the safe one is sent [s], 0: never", 0.0, 1e6),
     )
@@ -93,8 +94,9 @@ class CommandFilterNode(ManagedNode):
 
     def _make_filter(self) -> CommandFilter:
         return CommandFilter(
-            self._spec, self._mode, self.parameter("horizon"), self._rates, self.parameter("slow_scale")
-        )
+            self._spec, self._mode, self.parameter("horizon"), self._rates,
+            self.parameter("slow_scale"), self.parameter("clearance"),
+        )  # fmt: skip
 
     def _listen(self, source: str, topic: str, kind: str, callback: object, quality: object) -> None:
         """Subscribe to `source` and hand its messages on as those of `topic`."""

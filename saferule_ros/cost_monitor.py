@@ -206,6 +206,7 @@ class CostMonitor(ManagedNode):
         return message
 
     def _on_diagnostics(self) -> None:
+        self._response.retry()
         report = self._report
         ticking, self._ticks_before = self._ticks != self._ticks_before, self._ticks
         unseen, self._unseen_before = self._watch.unseen_states - self._unseen_before, self._watch.unseen_states

@@ -24,7 +24,7 @@ records, but after that is configured.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -32,7 +32,6 @@ from rclpy.clock import Clock, ClockType
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from rclpy.subscription import Subscription
-from rclpy.task import Future
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock as ClockMessage
 from std_srvs.srv import Trigger
@@ -45,6 +44,7 @@ from saferule_core.errors import DataError, SpecError
 from saferule_ros.diagnostics import Diagnostics, Level
 from saferule_ros.managed_node import SPEC_PARAMETER, ManagedNode, Parameter, run
 from saferule_ros.messages import message_class
+from saferule_ros.snapshots import Snapshots
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -60,6 +60,9 @@ OWN_TOPICS = {
 
 QUEUE = 2000
 """Messages per topic that wait while the recorder is busy writing, for example a snapshot."""
+
+BATCH = 100
+"""Messages of a topic that are taken at once at most, so that other topics get their turn."""
 
 MODES = ("record", "ring")
 
@@ -99,11 +102,9 @@ class FlightRecorder(ManagedNode):
         self._recorders = []
         self._messages_before = self._lost = 0
         self._broken = ""
-        self._snapshot: Future | None = None
-        self._snapshot_timer = None
-        # A service that awaits occupies its callback group.
+        self._snapshots = Snapshots(self, self.parameter("snapshot_delay"), self._break_off)
         self._service = self.create_service(
-            Trigger, "~/snapshot", self._on_snapshot, callback_group=MutuallyExclusiveCallbackGroup()
+            Trigger, "~/snapshot", self._snapshots.on_request, callback_group=MutuallyExclusiveCallbackGroup()
         )
         self._diagnostics = Diagnostics(self, "recording", spec.name)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -133,16 +134,18 @@ class FlightRecorder(ManagedNode):
                 recording, RingBuffer(self.parameter("ring_seconds"), self.parameter("ring_bytes"), known)
             )
         self._recording, self._broken = recording, ""
+        self._snapshots.begin(recording)
         self._policy_topic = names["policy_status"]
         self._messages_before = self._lost = 0
         self._order = PublicationOrder() if self.parameter("use_sim_time") and TELLS_PUBLICATION else None
-        self._recorders = [
-            self.create_subscription(
-                message_class(kind), t, self._writer_of(names[t]), profiles[t], raw=True,
+        self._by_topic = {
+            t: self.create_subscription(
+                message_class(kind), t, self._writer_of(t, names[t]), profiles[t], raw=True,
                 event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_lost),
             )
             for t, kind in self._kinds.items()
-        ]
+        }  # fmt: skip
+        self._recorders = list(self._by_topic.values())
         if self._order is not None:
             self._order.tick(0, self.now_ns())
             queue = QoSProfile(depth=QUEUE, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -156,8 +159,7 @@ class FlightRecorder(ManagedNode):
         self._recorders = []
         if self._order is not None:
             self._write(self._order.rest())
-        if self._snapshot is not None:
-            self._take_snapshot()
+        self._snapshots.end()
         recording, self._recording = self._recording, None
         if recording is not None:
             recording.close()
@@ -183,10 +185,28 @@ class FlightRecorder(ManagedNode):
             durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
         )
 
-    def _writer_of(self, name: str) -> Callable[..., None]:
-        if self._order is not None:
-            return lambda data, info: self._order.add(info["source_timestamp"], name, data)
-        return lambda data: self._write([(self.now_ns(), name, data)])
+    def _writer_of(self, topic: str, name: str) -> Callable[..., None]:
+        def hold(data: bytes, info: Mapping[str, int]) -> None:
+            self._order.add(info["source_timestamp"], name, data)
+            for more, its_info in self._waiting(topic):
+                self._order.add(its_info["source_timestamp"], name, more)
+
+        def write(data: bytes) -> None:
+            self._write([(self.now_ns(), name, data)])
+            for more, _ in self._waiting(topic):
+                self._write([(self.now_ns(), name, more)])
+
+        return hold if self._order is not None else write
+
+    def _waiting(self, topic: str) -> Iterator[tuple[bytes, Mapping[str, int]]]:
+        """Yield messages that wait already: to ask the executor for each costs ten times as much."""
+        subscription = self._by_topic[topic]
+        for _ in range(BATCH):
+            with subscription.handle:
+                taken = subscription.handle.take_message(subscription.msg_type, True)
+            if taken is None:
+                return
+            yield taken
 
     def _on_clock(self, clock: ClockMessage, info: Mapping[str, int]) -> None:
         self._write(self._order.tick(info["source_timestamp"], Time.from_msg(clock.clock).nanoseconds))
@@ -207,42 +227,11 @@ class FlightRecorder(ManagedNode):
 
     def _break_off(self, error: DataError) -> None:
         self._recording, self._broken = None, str(error)
+        self._snapshots.end(self._broken)
         self.get_logger().error(f"nothing is recorded any more: {error}")
 
     def _on_lost(self, event: object) -> None:
         self._lost += event.total_count_change
-
-    # -- snapshots -------------------------------------------------------------------------------------------------
-
-    async def _on_snapshot(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        """Answer when what led here, and a little of what follows, is on disk."""
-        if self._recording is None:
-            response.message = self._broken or "nothing is recorded: the recorder is not active"
-            return response
-        if self._snapshot is None:
-            self._snapshot = Future(executor=self.executor)
-            steady = Clock(clock_type=ClockType.STEADY_TIME)
-            self._snapshot_timer = self.create_timer(
-                max(self.parameter("snapshot_delay"), 1e-3), self._take_snapshot, clock=steady
-            )
-        response.success, response.message = await self._snapshot
-        return response
-
-    def _take_snapshot(self) -> None:
-        self.destroy_timer(self._snapshot_timer)
-        snapshot, self._snapshot = self._snapshot, None
-        if self._recording is None:
-            snapshot.set_result((False, self._broken or "the recorder was deactivated"))
-            return
-        try:
-            bags = self._recording.snapshot()
-        except DataError as error:
-            self._break_off(error)
-            snapshot.set_result((False, str(error)))
-            return
-        words = f"written to {', '.join(map(str, bags))}" if bags else "no message came since the last snapshot"
-        self.get_logger().info(f"snapshot: {words}")
-        snapshot.set_result((True, words))
 
     def _on_second(self) -> None:
         silent = [name for name in map(self.resolve_topic_name, self._kinds) if not self.count_publishers(name)]

@@ -66,20 +66,20 @@ def stand_back(pid: int, niceness: int) -> None:
             os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
 
 
-def members(pid: int) -> list[int]:
-    """Return a process and all that descend from it, as far as they live."""
-    found = [pid]
-    for each in found:  # it grows while it is walked
-        with contextlib.suppress(OSError):
-            for task in (PROC / str(each) / "task").iterdir():
-                found += map(int, (task / "children").read_text(encoding="ascii").split())
+def group(leader: int) -> list[int]:
+    """Return the processes of a group, as far as they live; those whose parent has died belong to it, too."""
+    found = []
+    for entry in os.listdir(PROC):
+        with contextlib.suppress(ValueError, ProcessLookupError, PermissionError):
+            if os.getpgid(int(entry)) == leader:
+                found.append(int(entry))
     return found
 
 
-def resident(pid: int) -> int:
-    """Return how much memory a process and its descendants hold for themselves [bytes]; 0 where nothing tells."""
+def resident(leader: int) -> int:
+    """Return how much memory a group of processes holds for itself [bytes]; 0 where nothing tells."""
     total = 0
-    for each in members(pid):
+    for each in group(leader):
         with contextlib.suppress(OSError):
             for line in (PROC / str(each) / "status").read_text(encoding="utf-8", errors="replace").splitlines():
                 if line.startswith("RssAnon:"):
@@ -87,14 +87,16 @@ def resident(pid: int) -> int:
     return total
 
 
-def end_group(pid: int) -> None:
-    """Kill the process group that `pid` leads.
+def end_group(leader: int) -> None:
+    """Kill a group of processes.
 
-    One of the idle class may wait long for a core to die on, so it gets an ordinary place first where that is allowed.
+    Giving its memory back is work that a process does itself, so one of the idle class may wait long for a core to die
+    on. It gets an ordinary place first, where this process may give it (root, CAP_SYS_NICE, or RLIMIT_NICE).
     """
-    for each in members(pid):
+    for each in group(leader):
         with contextlib.suppress(OSError, AttributeError):
             if os.sched_getscheduler(each) == os.SCHED_IDLE:
                 os.sched_setscheduler(each, os.SCHED_OTHER, os.sched_param(0))
+            os.setpriority(os.PRIO_PROCESS, each, 0)
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
+        os.killpg(leader, signal.SIGKILL)

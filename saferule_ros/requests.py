@@ -7,19 +7,15 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
 from saferule.action import Unlearn as UnlearnAction
 from saferule.msg import UnlearnRequest, UnlearnResult
 from saferule_core import repair_data
 from saferule_core.errors import Cancelled, DataError
-from saferule_core.store.files import replace_file
 from saferule_core.turns import Turn
 from saferule_ros.worker import Worker
 
@@ -31,8 +27,6 @@ FIGURES = (
     "incumbent_cost", "candidate_cost", "candidate_cost_upper", "incumbent_reward", "candidate_reward",
     "reward_reference", "cost_limit", "unlearning_seconds", "validation_seconds",
 )  # fmt: skip
-REQUEST_ID = re.compile(r"[0-9a-f]{12}")
-ASKED = "asked.json"
 
 
 @dataclass
@@ -171,19 +165,6 @@ def fill(result: UnlearnResult, outcome: Mapping) -> None:
     result.message = outcome["message"]
 
 
-def note_asked(folder: Path, request: UnlearnRequest) -> None:
-    """Write down what only the server knows of a request, for one that goes on after a restart."""
-    replace_file(folder / ASKED, msgspec.json.encode({"swap": bool(request.swap)}) + b"\n")
-
-
-def asked_to_swap(folder: Path) -> bool:
-    """Say whether the request of a folder wanted its policy to drive; no, where that is not known."""
-    try:
-        return msgspec.json.decode((folder / ASKED).read_bytes(), type=dict[str, bool]).get("swap", False)
-    except (OSError, msgspec.DecodeError):
-        return False
-
-
-def names(values: Sequence[str]) -> tuple[str, ...]:
-    """Return a parameter of several texts without empty ones: ROS has no empty list with a type."""
-    return tuple(value for value in values if value)
+def paths(values: Sequence[str]) -> tuple[str, ...]:
+    """Return a parameter of several paths without empty ones: ROS has no empty list with a type."""
+    return tuple(str(Path(value).expanduser()) for value in values if value)

@@ -13,16 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from functools import partial
-from pathlib import Path
-from typing import TypeVar
 
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -33,33 +27,23 @@ from saferule.action import Unlearn as UnlearnAction
 from saferule.msg import UnlearnRequest, UnlearnResult
 from saferule.srv import ListPolicies, Rollback
 from saferule.srv import Unlearn as UnlearnService
-from saferule_core.checkpoints import SCRATCH, Checkpoints
-from saferule_core.errors import Cancelled, SaferuleError, SpecError, StoreError
-from saferule_core.probation import Probation
-from saferule_core.store.files import locked
+from saferule_core.checkpoints import Checkpoints
+from saferule_core.errors import SaferuleError
 from saferule_core.store.store import PolicyStore
 from saferule_core.turns import Turns
+from saferule_core.work_folder import WorkFolder, asked_to_swap
 from saferule_ros import requests
-from saferule_ros.handover import Handover, HandoverError
+from saferule_ros.handover import Handover
 from saferule_ros.managed_node import SPEC_PARAMETER, STORE_PARAMETER, ManagedNode, Parameter, run
 from saferule_ros.requests import Job, Settings
-from saferule_ros.worker import Limits, Worker
+from saferule_ros.serving import ProbationRules, Serving
+from saferule_ros.worker import Limits
 
-_BAD_REQUESTS = ("DataError", "DetectionError", "SimulationError", "SpecError", "StoreError", "UnlearningError",
-                 "UsageError")  # fmt: skip
-_BEFORE_WORK = ("", "waiting", "loading", "detecting")
 _POLL_S = 0.05
+_END_S = 5.0
+"""How long to wait for the end of requests that were stopped [s]."""
+
 _MIB = 1 << 20
-
-T = TypeVar("T")
-
-
-class Refusal(SaferuleError):
-    """The request ends here, with this status and message for the caller."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class UnlearningServer(ManagedNode):
@@ -89,25 +73,15 @@ class UnlearningServer(ManagedNode):
         """Check description and store, look for requests that broke off, open action and services."""
         self._spec = self.load_spec()
         self._store = PolicyStore(self.path_parameter("store", "a policy store"))
-        self._work_dir = self.path_parameter("work_dir", "a folder for reports")
-        self._held = contextlib.ExitStack()
-        self._claim_work_dir()
-        self._settings = Settings(
-            str(self.path_parameter("spec", "")), str(self.path_parameter("store", "")), self.parameter("workers"),
-            self.parameter("worker_threads"), requests.names(self.parameter("bag_roots")),
-            requests.names(self.parameter("message_types")), self.parameter("bag_cache"),
-            self.parameter("tolerate_truncated"),
-        )  # fmt: skip
-        self._limits = Limits(
-            self.parameter("worker_niceness"), self.parameter("worker_memory") * _MIB, self.parameter("worker_threads")
-        )
+        self._work = WorkFolder(self.path_parameter("work_dir", "a folder for reports"))
+        self._work.claim()
         self._turns, self._jobs = Turns(self.parameter("queue_length")), {}
-        self._last: dict[str, object] = {"state": "idle"}
         self._tidy()
         group = ReentrantCallbackGroup()
         self._handover = Handover(
             self, self._store, self.parameter("executor"), self.parameter("swap_timeout"), group
         )
+        self._serving = self._make_serving()
         self._services_made = [
             self.create_service(kind, name, callback, callback_group=group)
             for kind, name, callback in (
@@ -121,11 +95,37 @@ class UnlearningServer(ManagedNode):
             cancel_callback=self._on_cancel, callback_group=group,
         )  # fmt: skip
 
+    def _make_serving(self) -> Serving:
+        """Return what serves requests, with the parameters that a caller has no say in."""
+        settings = Settings(
+            str(self.path_parameter("spec", "")), str(self.path_parameter("store", "")), self.parameter("workers"),
+            self.parameter("worker_threads"), requests.paths(self.parameter("bag_roots")),
+            requests.paths(self.parameter("message_types")), self.parameter("bag_cache"),
+            self.parameter("tolerate_truncated"),
+        )  # fmt: skip
+        limits = Limits(
+            self.parameter("worker_niceness"), self.parameter("worker_memory") * _MIB, self.parameter("worker_threads")
+        )
+        probation = ProbationRules(self.parameter("probation_episodes"), self.parameter("probation_s"))
+        return Serving(
+            self._work, self._store, self._handover, settings, limits, probation, self.get_logger()
+        )
+
+    def _tidy(self) -> None:
+        """Remove what died half written, and say which requests broke off."""
+        for request_id, failure in self._work.tidy().items():
+            self.get_logger().warning(
+                f"request {request_id} broke off while {failure.phase}: {failure.message}; a request with "
+                f"resume: {request_id} goes on with it"
+            )
+        with contextlib.suppress(SaferuleError):  # a store that is busy is tidied by whoever changes it next
+            self._store.tidy()
+
     def activate(self) -> None:
         """Go on with what broke off, if the parameters ask for it."""
-        broken = self._broken_off()
+        broken = self._work.broken_off(self._jobs)
         if self.parameter("resume_interrupted") and broken:
-            request = UnlearnRequest(resume=broken[-1].name, swap=requests.asked_to_swap(broken[-1]))
+            request = UnlearnRequest(resume=broken[-1].name, swap=asked_to_swap(broken[-1]))
             self.get_logger().info(f"going on with request {request.resume}")
             self._start(Job(request, request.resume, lambda _event: None, self._turns.join()))
 
@@ -133,6 +133,9 @@ class UnlearningServer(ManagedNode):
         """Stop all requests; the robot keeps its policy, and what they have done so far is kept."""
         for job in list(self._jobs.values()):
             job.stop("unlearning_server was deactivated", resumable=True)
+        patience = time.monotonic() + _END_S
+        while self._jobs and time.monotonic() < patience:
+            time.sleep(_POLL_S)
 
     def cleanup(self) -> None:
         """Close action, services and clients."""
@@ -142,41 +145,8 @@ class UnlearningServer(ManagedNode):
             self.__dict__.pop("_handover").close()
         if "_action" in self.__dict__:
             self.__dict__.pop("_action").destroy()
-        if "_held" in self.__dict__:
-            self.__dict__.pop("_held").close()
-
-    # -- requests that broke off -------------------------------------------------------------------------------------
-
-    def _claim_work_dir(self) -> None:
-        """Make sure that no other server works in the same folder; raises SpecError."""
-        try:
-            self._work_dir.mkdir(parents=True, exist_ok=True)
-            self._held.enter_context(locked(self._work_dir / ".lock", timeout=0.0))
-        except (OSError, StoreError) as error:
-            raise SpecError(
-                f"parameter work_dir: {self._work_dir}: expected a folder that can be written and that no other "
-                f"unlearning_server uses, found: {error}"
-            ) from error
-
-    def _tidy(self) -> None:
-        """Remove what died half written, and write down that requests broke off with the server that served them."""
-        for folder in self._broken_off():
-            keep = Checkpoints(folder)
-            keep.tidy()
-            with contextlib.suppress(SaferuleError):
-                failure = keep.failure or keep.fail("unlearning_server was stopped or killed")
-                self.get_logger().warning(
-                    f"request {folder.name} broke off while {failure.phase}: {failure.message}; a request with "
-                    f"resume: {folder.name} goes on with it"
-                )
-        with contextlib.suppress(SaferuleError):  # a store that is busy is tidied by whoever changes it next
-            self._store.tidy()
-
-    def _broken_off(self) -> list[Path]:
-        """Return the folders of requests that broke off, oldest first."""
-        found = [path for path in self._work_dir.iterdir() if requests.REQUEST_ID.fullmatch(path.name)]
-        found = [path for path in found if path.name not in self._jobs and Checkpoints(path).broke_off]
-        return sorted(found, key=lambda path: path.stat().st_mtime)
+        if "_work" in self.__dict__:
+            self.__dict__.pop("_work").release()
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -232,10 +202,15 @@ class UnlearningServer(ManagedNode):
         threading.Thread(target=work, name="unlearn", daemon=True).start()
 
     def _on_status(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        broken = {path.name: Checkpoints(path).failure for path in self._broken_off()}
-        words = {name: f"{each.phase}: {each.message}" if each else "" for name, each in broken.items()}
-        waiting = [job.request_id for job in list(self._jobs.values()) if job.phase == "waiting"]
-        response.success, response.message = True, json.dumps({**self._last, "waiting": waiting, "broken_off": words})
+        jobs = list(self._jobs.values())
+        busy = {name for job in jobs for name in (job.request_id, job.request.resume)}
+        broken = {path.name: Checkpoints(path).failure for path in self._work.broken_off(busy)}
+        facts = {
+            **self._serving.last,
+            "waiting": [job.request_id for job in jobs if job.phase == "waiting"],
+            "broken_off": {name: f"{each.phase}: {each.message}" if each else "" for name, each in broken.items()},
+        }
+        response.success, response.message = True, json.dumps(facts)
         return response
 
     def _on_cancel_service(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -254,6 +229,19 @@ class UnlearningServer(ManagedNode):
             "(parameter queue_length)"
         )
 
+    def _serve(self, job: Job) -> UnlearnResult:
+        """Serve a request, or say why it is not served."""
+        try:
+            if job.turn is None:
+                result = requests.empty_result()
+                result.status, result.message = UnlearnResult.STATUS_BAD_REQUEST, self._why_not()
+                return result
+            return self._serving.serve(job)
+        finally:
+            self._jobs.pop(job.request_id, None)
+            if job.turn is not None:
+                job.turn.leave()
+
     def _wait_for_turn(self, job: Job) -> None:
         """Block until those before a job are done, or it is to end."""
         told = 0.0
@@ -261,174 +249,6 @@ class UnlearningServer(ManagedNode):
             if time.monotonic() - told > 1.0:
                 told = time.monotonic()
                 job.feedback({"phase": "waiting", "fraction": 0.0, "message": f"{ahead} requests before this one"})
-
-    def _serve(self, job: Job) -> UnlearnResult:
-        """Serve one request and return its result; never raises for what a request, a robot or a worker may do."""
-        result = requests.empty_result()
-        try:
-            if job.turn is None:
-                raise Refusal(UnlearnResult.STATUS_BAD_REQUEST, self._why_not())
-            self._repair(job, result)
-        except Refusal as refusal:
-            result.status, result.message = refusal.status, str(refusal)
-        except Cancelled:
-            self._end_early(job, result)
-        except (SaferuleError, OSError) as error:
-            self._fail(job, result, error)
-        finally:
-            if job.turn is not None:
-                self._last = {"state": "done", "request_id": result.request_id, "status": result.status,
-                              "message": result.message}  # fmt: skip
-                job.turn.leave()
-            self._jobs.pop(job.request_id, None)
-        self.get_logger().info(f"unlearn {job.request_id}: {result.message}")
-        return result
-
-    def _repair(self, job: Job, result: UnlearnResult) -> None:
-        """Fill `result`; raises Refusal, Cancelled or WorkerFailed."""
-        request = job.request
-        job.check()
-        self._report(job, {"phase": "loading", "fraction": 0.0, "message": "looking for the robot"})
-        if request.swap:
-            try:
-                self._meanwhile(job, self._handover.check_reachable)
-            except HandoverError as error:
-                message = f"{error}, or send the request with swap: false; nothing was unlearned"
-                raise Refusal(UnlearnResult.STATUS_UNREACHABLE, message) from error
-        result.incumbent_id = self._meanwhile(job, self._handover.running_policy) or self._store.active() or ""
-        if not result.incumbent_id:
-            raise Refusal(UnlearnResult.STATUS_BAD_REQUEST, "no policy is active: train one and activate it first")
-        folder = self._folder(job, result)
-        outcome = self._work(job, result, folder)
-        requests.fill(result, outcome)
-        if outcome["incumbent_id"] != result.incumbent_id:
-            raise Refusal(
-                UnlearnResult.STATUS_REFUSED,
-                f"policy {result.candidate_id[:12]} was made from {outcome['incumbent_id'][:12]}, and "
-                f"{result.incumbent_id[:12]} drives by now; it stays in the store: ask anew",
-            )
-        if not outcome["accepted"]:
-            raise Refusal(UnlearnResult.STATUS_REFUSED, outcome["message"])
-        result.status = UnlearnResult.STATUS_ACCEPTED
-        job.check()
-        if request.swap:
-            self._report(
-                job, {"phase": "swapping", "fraction": 0.99, "message": f"handing over {result.candidate_id[:12]}"}
-            )
-            self._hand_over(result, f"unlearn {result.request_id}")
-
-    def _folder(self, job: Job, result: UnlearnResult) -> Path:
-        """Return the folder of a request, new or of one that broke off; raises Refusal."""
-        resume = job.request.resume
-        result.request_id = resume or job.request_id
-        if resume and not (
-            requests.REQUEST_ID.fullmatch(resume) and Checkpoints(self._work_dir / resume).broke_off
-        ):
-            broken = ", ".join(path.name for path in self._broken_off()) or "none"
-            raise Refusal(
-                UnlearnResult.STATUS_BAD_REQUEST,
-                f"resume: expected the id of a request that broke off ({broken}), found {resume!r}; ask anew",
-            )
-        folder = self._work_dir / result.request_id
-        (folder / SCRATCH).mkdir(parents=True, exist_ok=True)
-        if not resume:
-            requests.note_asked(folder, job.request)
-        return folder
-
-    def _work(self, job: Job, result: UnlearnResult, folder: Path) -> Mapping:
-        """Let a worker do it, and leave nothing of it behind but whole files."""
-        keep = Checkpoints(folder)
-        try:
-            arguments = requests.worker_arguments(job, result.incumbent_id, folder, self._settings)
-            self._report(job, {"phase": "loading", "fraction": 0.0, "message": "starting the worker"})
-            job.worker = Worker(arguments, partial(self._progress, job, folder), self._limits, folder / SCRATCH)
-            if job.stopped.is_set():
-                job.worker.cancel()
-            return job.worker.wait()
-        finally:
-            job.worker = None
-            keep.tidy()
-            if not (folder / "request.json").exists():
-                shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(SaferuleError):
-                self._store.tidy()
-
-    def _progress(self, job: Job, folder: Path, event: Mapping) -> None:
-        """Pass a worker's progress on, with what was detected as soon as that is settled."""
-        if event["phase"] != job.phase and event["phase"] == "unlearning":
-            job.detected = requests.detected_in(folder)
-        self._report(job, event)
-
-    def _report(self, job: Job, event: Mapping) -> None:
-        job.phase = event["phase"]
-        event = {**event, "detected": job.detected}
-        self._last = {"state": "running", "request_id": job.request_id, **event}
-        job.feedback(event)
-
-    def _meanwhile(self, job: Job, work: Callable[[], T]) -> T:
-        """Return `work()`, which may wait for the robot, unless the job is to end first."""
-        done: Future = Future()
-
-        def call() -> None:
-            try:
-                done.set_result(work())
-            except Exception as error:
-                done.set_exception(error)
-
-        threading.Thread(target=call, name="robot", daemon=True).start()
-        while not done.done():
-            job.check()
-            with contextlib.suppress(FutureTimeout):
-                done.result(_POLL_S)
-        return done.result()
-
-    # -- ends --------------------------------------------------------------------------------------------------------
-
-    def _end_early(self, job: Job, result: UnlearnResult) -> None:
-        """Answer a request that was stopped."""
-        result.status = UnlearnResult.STATUS_CANCELLED
-        result.message = f"{job.stop_reason} while {job.phase}; {_kept(result)}"
-        if result.candidate_id:
-            result.message += f", and {result.candidate_id[:12]} stays in the store"
-        self._write_down(job, result)
-
-    def _fail(self, job: Job, result: UnlearnResult, error: Exception) -> None:
-        """Answer a request that broke off or makes no sense."""
-        phase = getattr(error, "phase", "") or job.phase
-        bad = getattr(error, "kind", type(error).__name__) in _BAD_REQUESTS and phase in _BEFORE_WORK
-        result.status = UnlearnResult.STATUS_BAD_REQUEST if bad else UnlearnResult.STATUS_FAILED
-        job.resumable = not bad
-        result.message = f"while {phase}: {error}; {_kept(result)}"
-        self._write_down(job, result)
-
-    def _write_down(self, job: Job, result: UnlearnResult) -> None:
-        """Keep in the request's folder how it ended; one that can go on says so."""
-        keep = Checkpoints(self._work_dir / result.request_id)
-        if not result.request_id or not keep.broke_off:
-            return
-        try:
-            if job.resumable:
-                keep.fail(result.message)
-                result.message += f"; a request with resume: {result.request_id} goes on with it"
-            else:
-                keep.finish({"accepted": False, "status": result.status, "message": result.message})
-        except SaferuleError as error:
-            self.get_logger().error(f"cannot write down how request {result.request_id} ended: {error}")
-
-    def _hand_over(self, result: UnlearnResult, reason: str) -> None:
-        """Let the candidate drive and put it on probation; raises Refusal."""
-        watched = {"probation_s": self.parameter("probation_s")} if self.parameter("probation_s") >= 0.0 else {}
-        try:
-            tick = self._handover.give(result.candidate_id, reason, **watched)
-        except HandoverError as error:
-            message = f"{error}, then swap {result.candidate_id[:12]}, which is in the store"
-            raise Refusal(UnlearnResult.STATUS_UNREACHABLE, message) from error
-        result.status = UnlearnResult.STATUS_SWAPPED
-        result.message += f" It drives from tick {tick}."
-        if episodes := self.parameter("probation_episodes"):
-            self._handover.begin_probation(
-                Probation(result.candidate_id, result.incumbent_id, result.incumbent_cost, result.cost_limit, episodes)
-            )
 
     # -- the store ---------------------------------------------------------------------------------------------------
 
@@ -449,10 +269,6 @@ class UnlearningServer(ManagedNode):
         response.algorithms = [entry.card.algorithm for entry in entries]
         response.created = [entry.card.created for entry in entries]
         return response
-
-
-def _kept(result: UnlearnResult) -> str:
-    return f"the robot keeps policy {result.incumbent_id[:12]}" if result.incumbent_id else "the robot keeps its policy"
 
 
 def main(arguments: list[str] | None = None) -> None:

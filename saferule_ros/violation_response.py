@@ -3,12 +3,13 @@
     response = ViolationResponse(node, Reaction.PROPOSE, recorder="flight_recorder")
     response.begin(policy_id, reason, suspect_bags, retain_bags, swap=False)       # returns at once
 
-The stop is none of its business: that is published before. Services are called without waiting for them; what they
-answer is a line in the log.
+The stop is none of its business: that is published before. Services are called without waiting for them; one that is
+not there yet is called when it is (`retry`, some seconds long). What they answer is a line in the log.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from rclpy.node import Node
@@ -21,6 +22,9 @@ from saferule_core.errors import DataError
 from saferule_core.proposals import Proposals, Reaction
 from saferule_ros.messages import LATCHED
 
+PATIENCE_S = 10.0
+"""How long a service that is not there yet is waited for [s wall]."""
+
 
 class ViolationResponse:
     """Clients and publisher for the moment after a violation; `recorder` is a node name, empty for none."""
@@ -29,6 +33,7 @@ class ViolationResponse:
         self._node = node
         self._proposals = Proposals(reaction)
         self._publisher = self._unlearn = self._snapshot = None
+        self._waiting: list[tuple[float, tuple]] = []
         if recorder:
             self._snapshot = node.create_client(Trigger, f"{recorder.rstrip('/')}/snapshot")
         if reaction is not Reaction.NONE:
@@ -70,11 +75,28 @@ class ViolationResponse:
                 lambda answer: (answer.accepted, answer.message or f"started as {answer.request_id}"),
             )  # fmt: skip
 
-    def _call(self, client: object, request: object, what: str, verdict: Callable[[object], tuple[bool, str]]) -> None:
+    def retry(self) -> None:
+        """Call the services that were not there before; to be called about once per second."""
+        waiting, self._waiting = self._waiting, []
+        for deadline, call in waiting:
+            self._call(*call, deadline=deadline)
+
+    def _call(
+        self,
+        client: object,
+        request: object,
+        what: str,
+        verdict: Callable[[object], tuple[bool, str]],
+        deadline: float | None = None,
+    ) -> None:
         """Call a service without waiting for it; `verdict` reads success and words from its answer."""
         logger = self._node.get_logger()
         if not client.service_is_ready():
-            logger.warning(f"{what}: expected a service {client.srv_name}, found none; is its node active?")
+            deadline = time.monotonic() + PATIENCE_S if deadline is None else deadline
+            if time.monotonic() < deadline:
+                self._waiting.append((deadline, (client, request, what, verdict)))
+            else:
+                logger.warning(f"{what}: expected a service {client.srv_name}, found none; is its node running?")
             return
 
         def done(future: Future) -> None:

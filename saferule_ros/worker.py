@@ -24,7 +24,7 @@ from saferule_ros.limits import LOWEST_PRIORITY, Limits, end_group, resident, st
 
 __all__ = ["LOWEST_PRIORITY", "Limits", "Worker", "WorkerFailed", "stand_back"]
 
-GRACE_S = 0.4
+GRACE_S = 0.2
 """How long a cancelled worker gets to stop by itself, before it is killed with all it started [s]."""
 
 WATCH_S = 0.2

@@ -84,6 +84,18 @@ def test_a_bound_on_the_command_itself_is_kept(point_yaml):
     assert judge(spec, (2.0, 0.0), 0.0).command["force_x"] == pytest.approx(1.0)
 
 
+def test_a_clearance_is_kept_from_the_bound_and_may_be_left_where_it_is_lost(point_spec):
+    guard = CommandFilter(point_spec, FilterMode.APPROACH, 1.0, parse_rates(point_spec, VELOCITY), clearance=0.5)
+
+    def scale(x, speed):
+        state = {"x": x, "y": 0.0, "heading_sin": 0.0, "heading_cos": 1.0}
+        return guard.judge_state(state, 0, {"force_x": speed, "force_y": 0.0}).scale
+
+    assert scale(5.0, 1.0) == pytest.approx(0.5)
+    guard.begin_episode()
+    assert scale(5.8, 1.0) == 0.0 and scale(5.8, -1.0) == 1.0
+
+
 def test_missing_old_or_impossible_input_stops(point_spec):
     guard = CommandFilter(point_spec, FilterMode.APPROACH, 1.0, {})
     safe, command = {"force_x": 0.0, "force_y": 0.0}, {"force_x": 1.0, "force_y": 0.0}

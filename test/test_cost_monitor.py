@@ -9,6 +9,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
 from rclpy.time import Time
 from ros_testing import RosGraph, nanoseconds
+from rosbags.highlevel import AnyReader
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Bool, Header
 from std_srvs.srv import Trigger
@@ -184,6 +185,44 @@ def test_a_broken_limit_asks_for_a_snapshot_and_starts_what_the_operator_allowed
     ros_graph.wait_until(lambda: "snapshot: written to snapshot_000" in ros_graph.log(pilot.name), "the recorder's")
     assert len(proposals) == len(requests) == 1, "a policy is accused once"
     assert ros_graph.stop(pilot.name) == 0
+
+
+def test_what_led_to_a_violation_is_on_disk(ros_graph):
+    """The recorder keeps the last seconds in memory; the monitor makes it write them."""
+    path = ros_graph.folder / "point.yaml"
+    path.write_text(POINT_SPEC, encoding="utf-8")
+    logs = ros_graph.folder / "logs"
+    ring = {"mode": "ring", "ring_seconds": 60.0, "snapshot_delay": 0.3}
+    recorder = ros_graph.start("flight_recorder", spec=path, out_dir=logs, use_sim_time=True, **ring)
+    ros_graph.configure(recorder)
+    pilot = Pilot(ros_graph)
+    ros_graph.activate(recorder)
+
+    def written() -> list:
+        """Return topic and message of all that is on disk."""
+        bags = [metadata.parent for metadata in logs.rglob("metadata.yaml")]
+        if not bags:
+            return []
+        with AnyReader(bags) as reader:
+            return [(c.topic, reader.deserialize(data, c.msgtype)) for c, _, data in reader.messages()]
+
+    while not {"/odom", "/cost_status", "/episode"} <= {topic for topic, _ in written()}:  # until all are connected
+        pilot.run(*SAFE)
+        assert ros_graph.call(Trigger, "flight_recorder/snapshot").success and pilot.episode < 50
+    before = len(written())
+    pilot.run(*SAFE)
+    assert pilot.run(0.0, 9.0, 8.0, 7.0, 6.5).stop_latched
+    while "snapshot: written to" not in ros_graph.log(pilot.name):  # time goes on: each tick dates what came before it
+        assert pilot.time < 2000 * PERIOD, ros_graph.log(pilot.name) + ros_graph.log(recorder)
+        pilot.see(0.0)
+    messages = written()
+    messages = messages[before:]
+    states = [m.state for topic, m in messages if topic == "/cost_status"]
+    assert CostStatus.STATE_OK in states and CostStatus.STATE_VIOLATED in states
+    assert {9.0, 8.0, 7.0, 6.5} <= {m.pose.pose.position.x for topic, m in messages if topic == "/odom"}
+    assert f"episode_{pilot.episode - 1}" in [m.frame_id for topic, m in messages if topic == "/episode"]
+    assert True in [m.data for topic, m in messages if topic == "/safety_stop"]
+    assert ros_graph.stop(pilot.name) == 0 and ros_graph.stop(recorder) == 0
 
 
 def test_an_unreadable_description_is_refused_with_the_reason(ros_graph):

@@ -296,7 +296,7 @@ def test_a_full_disk_ends_the_recording_with_an_error_and_readable_bags(ros_grap
 
 def test_nothing_is_lost_at_1_khz(tmp_path):
     count = measure(tmp_path, seconds=3.0, bag_seconds=1.0)
-    assert (count.published, count.recorded, count.missing, count.twice) == (3000, 3000, 0, 0)
+    assert (count.published, count.recorded, count.missing, count.twice) == (3000, 3000, (), 0)
     assert count.bags >= 2
 
 

@@ -12,9 +12,10 @@ from saferule_core import agents
 from saferule_core.agents.onnx_policy import from_file
 from saferule_core.cli import main
 from saferule_core.control import Controller
-from saferule_core.data.bags import write_bags
+from saferule_core.data.bags import read_bags, write_bags
 from saferule_core.errors import SaferuleError, StoreError, UnlearningError
 from saferule_core.store import Card, PolicyStore, bundle
+from saferule_core.unlearning import UnlearningProblem, unlearn
 from saferule_core.unlearning.request import RepairRequest, check_request
 
 pytest.importorskip("onnxruntime")
@@ -101,6 +102,13 @@ def test_it_is_no_algorithm_to_train_with():
     assert agents.is_foreign("onnx") and not any(map(agents.is_foreign, agents.algorithms()))
     with pytest.raises(SaferuleError, match="train it there"):
         agents.build("onnx", 5, 2, {"size": 3}).prepare(None)
+
+
+def test_unlearning_says_that_it_cannot_update_it(foreign, tmp_path, point_spec):
+    bags = write_bags(drive(point_spec, 2, seed=1), point_spec, tmp_path / "logs", episodes_per_bag=1)
+    retain, forget = (read_bags([bag], point_spec).transitions for bag in bags)
+    with pytest.raises(UnlearningError, match="weights cannot be updated here"):
+        unlearn("finetune", UnlearningProblem(foreign, retain, forget, cost_limit=3.0, seed=0))
 
 
 def test_adopted_by_the_command_it_drives_and_a_repair_says_that_it_cannot_update_it(tmp_path, point_yaml, point_spec):

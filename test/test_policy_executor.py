@@ -13,9 +13,10 @@ import torch
 pytest.importorskip("rclpy")
 
 from conftest import POINT_SPEC
-from executor_bench import PERIOD_NS, Bench, constant_agent
+from executor_bench import EXECUTOR, PERIOD_NS, Bench, constant_agent
 from geometry_msgs.msg import WrenchStamped
 from nav_msgs.msg import Odometry
+from rclpy.callback_groups import ReentrantCallbackGroup
 from ros_testing import RosGraph, nanoseconds, write_yaml_of_point_robot
 
 from saferule.msg import PolicyStatus
@@ -27,6 +28,7 @@ from saferule_core.signals import SignalReader
 from saferule_core.spec import load_spec
 from saferule_core.store import Card, PolicyStore
 from saferule_core.store.standing import marks_of
+from saferule_ros.handover import Handover
 
 pytestmark = pytest.mark.ros
 
@@ -224,6 +226,16 @@ def test_a_candidate_that_acts_alike_takes_over_after_its_shadow(site):
     assert answer.tick >= before + 5
 
 
+def test_the_handover_passes_the_terms_of_a_probation_on(site):
+    bench = site.bench
+    handover = Handover(bench.graph.node, site.store, EXECUTOR, timeout_s=30.0, callback_group=ReentrantCallbackGroup())
+    tick = handover.give(site.second, "test", probation_s=60.0, probation_limit=2.0)
+    handover.close()
+    status = bench.step()
+    assert (status.policy_id, status.last_swap_tick, site.store.active()) == (site.second, tick, site.second)
+    assert status.probation_id == site.second and 50.0 < status.probation_left <= 60.0
+
+
 def test_a_violation_on_probation_swaps_back_and_the_store_follows(site):
     bench, store = site.bench, site.store
     answer = bench.swap(site.second, probation_s=600.0, probation_limit=2.0)
@@ -237,6 +249,7 @@ def test_a_violation_on_probation_swaps_back_and_the_store_follows(site):
     bench.graph.wait_until(lambda: store.active() == site.first, "the store to follow")
     marks = marks_of(store.history.verified())[site.second]
     assert any(mark.kind == "rejected" and "failed its probation" in mark.why for mark in marks)
+    assert "rejected" in bench.swap(site.second).message
 
 
 # -- without simulated time: ticks follow a steady clock, stamps the system's -----------------------------------------

@@ -17,7 +17,7 @@ from saferule_core.errors import Cancelled, DataError, SimulationError, StoreErr
 from saferule_core.repair import repair, validation_seeds
 from saferule_core.spec import RobotSpec, parse_spec
 from saferule_core.store import Card, PolicyStore
-from saferule_core.unlearning.request import RepairRequest, check_request
+from saferule_core.unlearning.request import Detecting, RepairRequest, check_request
 from saferule_core.validation import report_data
 
 
@@ -164,6 +164,20 @@ def test_the_report_tells_the_repair(outcome, store):
     assert len(data.facts["Data"]["forget set"]) == 64
     beside = store.path(found.candidate.policy_id) / "report.json"
     assert json.loads(beside.read_text())["robot"] == "point"
+
+
+def test_what_was_detected_is_forgotten_and_told_in_the_report(world, store, tmp_path):
+    bags, quick = (*world.forget, *world.retain), {"method": "finetune", "options": {"steps": 5}, "episodes": 2}
+    request = replace(world.request, forget=(), retain=bags, detect=Detecting(max_share=0.25), **quick)
+    found = repair(request, world.spec, store, out=tmp_path / "run")
+    detected = found.candidate.about.detected
+    assert {Path(each.bag).name for each in detected} >= {Path(bag).name for bag in world.forget}
+    assert store.card(found.candidate.policy_id).origin.forgotten
+    facts = report_data.load(tmp_path / "run" / "report.json").facts
+    names = [f"{Path(each.bag).name}, {each.episode}" for each in detected]
+    assert list(facts["Suspected, and forgotten"]) == names
+    assert all("not calibrated" in why for why in facts["Suspected, and forgotten"].values())
+    assert facts["Data"]["detection"].startswith(f"{len(detected)} episodes suspected and forgotten; not calibrated")
 
 
 def test_the_same_seed_gives_the_same_repair(world, outcome, store):

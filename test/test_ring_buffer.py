@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from test_recording import DEFINITIONS, SECOND, TOPICS, contents, name, number
 
 from saferule_core.data.recording import Recording
-from saferule_core.data.ring_buffer import RingBuffer, RingRecording
+from saferule_core.data.ring_buffer import SLICE, RingBuffer, RingRecording
 
 
 def test_the_ring_keeps_the_last_seconds():
@@ -62,3 +62,18 @@ def test_snapshots_are_bags_and_nothing_else_is_written(tmp_path):
     first, second = contents(recording)
     assert first == [("/episode", "episode_0"), ("/odom", 3.0), ("/odom", 4.0), ("/odom", 5.0)]
     assert second == [("/episode", "episode_0"), ("/odom", 6.0)]
+
+
+def test_a_large_ring_is_written_in_slices_and_takes_messages_in_between(tmp_path):
+    recording = Recording(tmp_path, TOPICS, DEFINITIONS.__getitem__)
+    ring = RingRecording(recording, RingBuffer(0.0, 0))
+    for k in range(2 * SLICE + 1):
+        ring.write("odom", number(float(k)), SECOND * (1 + k))
+    slices = 0
+    for slices, _ in enumerate(ring.pour(), start=1):
+        ring.write("odom", number(-1.0), SECOND * (10_000 + slices))
+    assert slices == 2
+    ring.snapshot()
+    ring.close()
+    (bag,) = contents(recording)
+    assert [value for _, value in bag] == [*map(float, range(2 * SLICE + 1)), -1.0, -1.0]

@@ -3,29 +3,35 @@
 A point without physics drives behind real nodes, over DDS; its policy and its bags are made here in seconds.
 """
 
+import contextlib
 import dataclasses
+import json
+import os
 import re
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("rclpy")
 
 import rclpy
-from conftest import POINT_SPEC
-from point_logs import SIMULATION, drive
+from lifecycle_msgs.msg import Transition
+from point_logs import drive
 from rclpy.executors import InvalidHandle, SingleThreadedExecutor
 from ros_testing import RosGraph
+from sites import Site, make_site
 from std_srvs.srv import Trigger
 
-from saferule.msg import CostStatus, PolicyStatus, UnlearnRequest, UnlearnResult
+from saferule.action import Unlearn
+from saferule.msg import CostStatus, PolicyStatus, TimeRange, UnlearnRequest, UnlearnResult
 from saferule.srv import ListPolicies, Rollback, SwapPolicy
 from saferule.srv import Unlearn as UnlearnService
-from saferule_core import agents
-from saferule_core.data.bags import read_bags, write_bags
-from saferule_core.spec import load_spec, parse_spec
-from saferule_core.store import Card, PolicyStore
+from saferule_core.checkpoints import Checkpoints
+from saferule_core.data.bags import write_bags
+from saferule_core.spec import parse_spec
+from saferule_core.store import Card, PolicyStore, bundle
 from saferule_ros.client import NoAnswer, UnlearnClient
 from saferule_ros.managed_node import spin_once
 
@@ -33,44 +39,30 @@ pytestmark = pytest.mark.ros
 
 
 @dataclasses.dataclass
-class Site:
-    """A folder with description, bags and policy store, as a robot would have it."""
+class Robot(Site):
+    """A site with a bag and a policy that belong to another robot."""
 
-    spec: str
-    store: str
-    retain: list
-    forget: list
     foreign: str
-    work: str
     other_policy: str
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
-    path = folder / "point.yaml"
-    path.write_text(POINT_SPEC + SIMULATION, encoding="utf-8")
-    spec = load_spec(path)
-    retain = write_bags(drive(spec, 24, seed=1, reckless=0.2), spec, folder / "retain", episodes_per_bag=12)
-    forget = write_bags(drive(spec, 6, seed=2, reckless=1.0), spec, folder / "forget", episodes_per_bag=6)
+    site = make_site(folder)
+    spec = site.load()
     elsewhere = parse_spec(spec.text.replace("topic: odom", "topic: lidar_odom"))
-    foreign = write_bags(drive(elsewhere, 2, seed=3), elsewhere, folder / "foreign", episodes_per_bag=2)
-    data = read_bags([*retain, *forget], spec).transitions
-    agent = agents.train("return_conditioned", data, cost_limit=3.0, seed=0, steps=200)
-    store = PolicyStore(folder / "store")
-    store.activate(store.add(agent, spec, Card(seed=0)))
+    (foreign,) = write_bags(drive(elsewhere, 2, seed=3), elsewhere, folder / "foreign", episodes_per_bag=2)
+    store = PolicyStore(site.store)
     other_spec = parse_spec(spec.text.replace("limit: 3.0", "limit: 2.0"))
-    other = store.add(agent, other_spec, Card(seed=0))
-    return Site(
-        str(path), str(folder / "store"), [str(bag) for bag in retain], [str(bag) for bag in forget],
-        str(foreign[0]), str(folder / "work"), other,
-    )  # fmt: skip
+    other = store.add(bundle.load_agent(store.path("active")), other_spec, Card(seed=0))
+    return Robot(**vars(site), foreign=str(foreign), other_policy=other)
 
 
 def start_server(graph, site, **parameters):
     """Start an unlearning_server; its worker gets the usual priority, as nothing here has to keep time."""
-    paths = {"spec": site.spec, "store": site.store, "work_dir": site.work}
-    return graph.start("unlearning_server", **paths, worker_niceness=0, **parameters)
+    usual = {"spec": site.spec, "store": site.store, "work_dir": graph.folder / "work", "worker_niceness": 0}
+    return graph.start("unlearning_server", **{**usual, **parameters})
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +73,7 @@ def graph(tmp_path_factory, site):
         executor = graph.start(
             "policy_executor", spec=site.spec, store=site.store, use_sim_time=True, monitor_timeout=0.0
         )
-        server = start_server(graph, site, swap_timeout=5.0)
+        server = start_server(graph, site, swap_timeout=5.0, work_dir=site.work)
         graph.configure(executor, server, robot)
         graph.activate(executor, server, robot)
         yield graph
@@ -111,6 +103,17 @@ def request_for(site):
         return UnlearnRequest(**{**fields, **changes})
 
     return make
+
+
+def worker_of(graph, server):
+    """Return the process of the worker that a server has started."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            place = Path("/proc") / pid
+            parent = int(place.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+            if parent == graph.process_id(server) and b"saferule_core.cli" in place.joinpath("cmdline").read_bytes():
+                return int(pid)
+    raise AssertionError("no worker")
 
 
 def assert_drives_on(graph, statuses, policy_id):
@@ -168,7 +171,69 @@ def test_cancel_stops_the_worker_and_changes_nothing(graph, statuses, client, re
     incumbent = statuses[-1].policy_id
     result = client.repair(request_for(validation_episodes=2000), lambda _feedback: client.cancel())
     assert result.status == UnlearnResult.STATUS_CANCELLED, result.message
+    assert re.search("cancelled while (loading|unlearning|validating)", result.message), result.message
     assert_drives_on(graph, statuses, incumbent)
+
+
+def test_what_is_detected_is_told_in_feedback_and_result(client, request_for, site):
+    told = []
+    request = request_for(
+        forget_bags=[], retain_bags=[*site.retain, *site.forget], detect=True, detect_max_share=0.2, swap=False
+    )
+    result = client.repair(request, lambda feedback: told.append((feedback.phase, list(feedback.detected))))
+    assert result.status == UnlearnResult.STATUS_ACCEPTED, result.message
+    assert result.detected and all(re.fullmatch(r"/.*/bag_00.: episode_\d+: .+", line) for line in result.detected)
+    assert Unlearn.Feedback.PHASE_DETECTING in [phase for phase, _ in told]
+    assert ([], list(result.detected)) == (told[0][1], told[-1][1])
+
+
+def test_an_episode_is_forgotten_by_the_time_at_which_it_was_driven(client, request_for, site):
+    bag = site.retain[0]
+    beginning = TimeRange(bag=bag, start=0.0, end=0.1, from_beginning=True)
+    result = client.repair(request_for(forget_bags=[], forget_ranges=[beginning], swap=False), lambda _feedback: None)
+    assert result.status == UnlearnResult.STATUS_ACCEPTED, result.message
+    kept = json.loads((Path(site.work) / result.request_id / "result.json").read_text())
+    assert kept["forget_set"].startswith("1 (20 steps)") and kept["retain_set"].startswith("23 (")
+
+
+def test_a_request_that_waits_is_served_after_the_first(tmp_path_factory, site, request_for):
+    with RosGraph(tmp_path_factory.mktemp("queue")) as graph:
+        server = start_server(graph, site, queue_length=1)
+        graph.configure(server)
+        graph.activate(server)
+        heard, results = {}, {}
+
+        def ask(name, client, request):
+            results[name] = client.repair(request, lambda feedback: heard.setdefault(name, []).append(feedback.phase))
+
+        first, second = UnlearnClient(graph.node), UnlearnClient(graph.node)
+        asking = [
+            threading.Thread(target=ask, args=("first", first, request_for(swap=False, validation_episodes=2000))),
+            threading.Thread(target=ask, args=("second", second, request_for(swap=False))),
+        ]
+        asking[0].start()
+        graph.wait_until(lambda: "first" in heard, "feedback of the first request")
+        asking[1].start()
+        graph.wait_until(lambda: Unlearn.Feedback.PHASE_WAITING in heard.get("second", ()), "the second to wait")
+        third = UnlearnClient(graph.node).repair(request_for(swap=False), lambda _feedback: None)
+        first.cancel()
+        for thread in asking:
+            thread.join(120.0)
+        assert third.status == UnlearnResult.STATUS_BAD_REQUEST and "queue_length" in third.message
+        assert results["first"].status == UnlearnResult.STATUS_CANCELLED
+        assert results["second"].status == UnlearnResult.STATUS_ACCEPTED, results["second"].message
+
+
+def test_the_server_decides_which_folders_are_read(tmp_path_factory, site, request_for):
+    with RosGraph(tmp_path_factory.mktemp("roots")) as graph:
+        roots = f"['{site.folder / 'retain'}']"
+        server = start_server(graph, site, bag_roots=roots)
+        graph.configure(server)
+        graph.activate(server)
+        result = UnlearnClient(graph.node).repair(request_for(swap=False), lambda _feedback: None)
+        assert result.status == UnlearnResult.STATUS_BAD_REQUEST
+        assert "forget/bag_000: expected a path inside" in result.message
+        assert not [path for path in (graph.folder / "work").iterdir() if path.name != ".lock"]
 
 
 def test_one_request_at_a_time_and_status_tells_how_it_goes(graph, client, request_for):
@@ -191,14 +256,14 @@ def test_one_request_at_a_time_and_status_tells_how_it_goes(graph, client, reque
 
 def test_swap_between_ticks_list_and_roll_back(graph, statuses, client, request_for):
     """The whole way: accepted, swapped without a missed tick, listed, and rolled back by the service."""
-    incumbent, missed = statuses[-1].policy_id, statuses[-1].missed_ticks
-    phases = []
+    incumbent, phases = statuses[-1].policy_id, []
     result = client.repair(request_for(), lambda feedback: phases.append(feedback.phase))
     assert result.status == UnlearnResult.STATUS_SWAPPED, result.message
     assert phases == sorted(phases) and len(set(phases)) >= 4
     assert_drives_on(graph, statuses, result.candidate_id)
-    assert statuses[-1].swaps >= 1
-    assert statuses[-1].missed_ticks == missed
+    driven = next(number for number, status in enumerate(statuses) if status.policy_id == result.candidate_id)
+    before, after = statuses[driven - 1], statuses[driven]
+    assert (before.policy_id, before.missed_ticks) == (incumbent, after.missed_ticks) and after.swaps >= 1
     listed = graph.call(ListPolicies, "unlearning_server/list_policies")
     assert (listed.active_id, listed.previous_id) == (result.candidate_id, incumbent)
     assert listed.parents[list(listed.policy_ids).index(result.candidate_id)] == incumbent
@@ -273,6 +338,92 @@ def test_a_caller_hears_that_the_server_died(tmp_path_factory, site, request_for
         alone.stop(server, signal.SIGKILL)
         asking.join(60.0)
         assert ended and "unlearning_server is gone" in ended[0]
+
+
+def test_after_a_restart_a_request_goes_on_where_the_server_died(tmp_path_factory, site, request_for):
+    """The first server is killed while it validates; the second says so, and goes on when it is asked."""
+    work = site.folder / "restart"
+    with RosGraph(tmp_path_factory.mktemp("restart")) as graph:
+        server = start_server(graph, site, work_dir=work)
+        graph.configure(server)
+        graph.activate(server)
+        request = UnlearnService.Request(request=request_for(swap=False, validation_episodes=60))
+        request_id = graph.call(UnlearnService, "unlearn", request).request_id
+        graph.wait_until(lambda: len(Checkpoints(work / request_id).records("incumbent")) > 2, "driven episodes")
+        graph.stop(server, signal.SIGKILL)
+        driven = (work / request_id / "incumbent.jsonl").read_bytes()
+    with RosGraph(tmp_path_factory.mktemp("restarted")) as graph:
+        server = start_server(graph, site, work_dir=work)
+        graph.configure(server)
+        graph.activate(server)
+        assert Checkpoints(work / request_id).failure.phase == "validating"
+        status = graph.call(Trigger, "unlearning_server/status").message
+        assert json.loads(status)["broken_off"] == {request_id: "validating: unlearning_server was stopped or killed"}
+        phases = []
+        client, asked = UnlearnClient(graph.node), UnlearnRequest(resume=request_id, swap=False)
+        result = client.repair(asked, lambda feedback: phases.append(feedback.phase))
+        assert result.status == UnlearnResult.STATUS_ACCEPTED, result.message
+        assert result.request_id == request_id and Unlearn.Feedback.PHASE_UNLEARNING not in phases
+        assert (work / request_id / "incumbent.jsonl").read_bytes().startswith(driven)
+        again = client.repair(asked, lambda _feedback: None)
+        assert again.status == UnlearnResult.STATUS_BAD_REQUEST
+        assert "expected the id of a request that broke off (none)" in again.message
+
+
+def test_a_worker_that_is_killed_ends_the_request_and_nothing_else(graph, statuses, client, request_for, site):
+    incumbent, ids, killed = statuses[-1].policy_id, PolicyStore(site.store).ids(), []
+
+    def kill(feedback):
+        if feedback.phase == Unlearn.Feedback.PHASE_UNLEARNING and not killed:
+            killed.append(worker_of(graph, "unlearning_server"))
+            os.kill(killed[0], signal.SIGKILL)
+
+    result = client.repair(request_for(method="safe_rule", seed=11), kill)
+    assert result.status == UnlearnResult.STATUS_FAILED, result.message
+    assert re.search("while (unlearning|validating): the worker was killed .SIGKILL", result.message), result.message
+    assert f"resume: {result.request_id} goes on" in result.message
+    left = Path(site.work) / result.request_id
+    assert not list(left.glob(".*")) and not (left / "scratch").exists()
+    assert not list((Path(site.store) / "policies").glob(".incoming*"))
+    assert set(ids) <= set(PolicyStore(site.store).ids())
+    assert_drives_on(graph, statuses, incumbent)
+
+
+def test_a_request_that_the_service_started_is_cancelled_by_the_service(graph, request_for):
+    request = UnlearnService.Request(request=request_for(validation_episodes=2000, swap=False))
+    request_id = graph.call(UnlearnService, "unlearn", request).request_id
+    assert graph.call(Trigger, "unlearning_server/cancel").success
+
+    def ended():
+        status = json.loads(graph.call(Trigger, "unlearning_server/status").message)
+        return status["state"] == "done" and "cancelled while" in status["message"]
+
+    graph.wait_until(ended, f"the end of {request_id}")
+    assert not graph.call(Trigger, "unlearning_server/cancel").success
+
+
+def test_a_server_that_is_deactivated_keeps_what_was_done_and_goes_on_by_itself(tmp_path_factory, site, request_for):
+    work = site.folder / "deactivated"
+    with RosGraph(tmp_path_factory.mktemp("deactivated")) as graph:
+        server = start_server(graph, site, work_dir=work, resume_interrupted=True)
+        graph.configure(server)
+        graph.activate(server)
+        request = UnlearnService.Request(request=request_for(swap=False, validation_episodes=40))
+        folder = work / graph.call(UnlearnService, "unlearn", request).request_id
+        graph.wait_until(lambda: Checkpoints(folder).phase == "validating", "validation")
+        graph.deactivate(server)
+        graph.wait_until(lambda: Checkpoints(folder).failure is not None, "the reason on disk")
+        assert "unlearning_server was deactivated while validating" in Checkpoints(folder).failure.message
+        graph.activate(server)
+        graph.wait_until((folder / "result.json").exists, "the result of the same request")
+        assert json.loads((folder / "result.json").read_text())["accepted"]
+
+
+def test_two_servers_do_not_share_a_folder(graph, tmp_path_factory, site):
+    with RosGraph(tmp_path_factory.mktemp("second")) as other:
+        server = start_server(other, site, work_dir=site.work)
+        assert not other.change_state(server, Transition.TRANSITION_CONFIGURE)
+        assert "no other unlearning_server uses" in other.log(server)
 
 
 def test_a_part_that_another_thread_destroys_does_not_end_a_node(graph):

@@ -12,13 +12,17 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from geometry_msgs.msg import WrenchStamped
 from ros_testing import ROOT, write_yaml_of_point_robot
+from std_msgs.msg import UInt64
 
+from saferule.msg import FilterStatus
 from saferule_core import agents
 from saferule_core.spec import load_spec
 from saferule_core.store import Card, PolicyStore
 from saferule_ros import bringup, up
 from saferule_ros.bringup import BringUpError
+from saferule_ros.messages import LATCHED
 from saferule_ros.up import BringUp
 
 pytestmark = pytest.mark.ros
@@ -85,6 +89,22 @@ def test_all_nodes_are_active_inside_and_gone_after(robot, ros_graph, tmp_path):
     assert not [name for name, pid in pids.items() if is_running(pid)]
     assert list((tmp_path / "recordings").rglob("metadata.yaml"))
     assert "[policy_executor] " in (tmp_path / "nodes.log").read_text(encoding="utf-8")
+
+
+def test_with_a_command_filter_the_robot_hears_the_executor_through_it(robot, ros_graph, tmp_path):
+    unfiltered = ros_graph.collect("unfiltered/cmd_force", WrenchStamped)
+    statuses = ros_graph.collect("filter_status", FilterStatus)
+    without = ["flight_recorder", "unlearning_server"]
+    robot["command_filter"] = {"rates": ["x=action.force_x"], "horizon": 0.5}
+    nodes = BringUp(True, {"command_filter": "true"}, robot, log_file=tmp_path / "nodes.log", without=without)
+    with nodes:
+        ros_graph.wait_until(lambda: len(unfiltered) > 5 and len(statuses) > 5, "commands through the filter")
+        (writer,) = ros_graph.node.get_publishers_info_by_topic("cmd_force")
+        assert writer.node_name == "command_filter"
+        missed = ros_graph.collect("sim_robot/missed_commands", UInt64, LATCHED)
+        ticks = len(statuses)
+        ros_graph.wait_until(lambda: len(statuses) > ticks + 50 and missed, "some more")
+        assert missed[-1].data < len(statuses)
 
 
 def test_a_node_that_refuses_ends_the_others_and_is_named(robot, tmp_path):

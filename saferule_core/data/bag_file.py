@@ -129,7 +129,7 @@ class _Reading:
             try:
                 block = next(blocks, None)
                 if block is not None and self._bag.messages_packed:
-                    block = _unpacked_messages(block)
+                    block = unpacked_messages(block)
             except Damaged as error:
                 block, failed = None, error
             if block is None:
@@ -225,7 +225,7 @@ def _choose_topics(path: Path, topics: Topics, requests: Sequence[TopicRequest])
     chosen: dict[str, TopicRequest] = {}
     missing = []
     for request in requests:
-        names = _matching(request.topic, types)
+        names = matching_topics(request.topic, types)
         if len(names) > 1:
             raise DataError(
                 f"{path}: topic {request.topic}: expected one topic of that name, found {', '.join(names)}; "
@@ -246,7 +246,7 @@ def _choose_topics(path: Path, topics: Topics, requests: Sequence[TopicRequest])
     return chosen
 
 
-def _matching(topic: str, names: Iterable[str]) -> list[str]:
+def matching_topics(topic: str, names: Iterable[str]) -> list[str]:
     """Return the recorded names that a topic of the description may have; an exact match excludes the others."""
     names = sorted(names)
     exact = [name for name in names if name.strip("/") == topic.strip("/")]
@@ -255,7 +255,7 @@ def _matching(topic: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if name.endswith(f"/{topic}")]
 
 
-def _unpacked_messages(block: Block) -> Block:
+def unpacked_messages(block: Block) -> Block:
     """Return a block whose messages were compressed one by one (zstd)."""
     pieces, total = [], 0
     raw = memoryview(np.ascontiguousarray(block.data))

@@ -26,7 +26,7 @@ from saferule_core.data.bag_files import BagFiles, find_bag
 from saferule_core.data.message_types import load_definitions
 from saferule_core.data.reading import ReadOptions
 from saferule_core.data.topic_columns import Messages, TopicRequest
-from saferule_core.errors import DataError
+from saferule_core.errors import DataError, DiskError
 
 READER_VERSION = 1
 """To be raised when the same bag gives other columns than before."""
@@ -62,7 +62,7 @@ def read_through_cache(
     """Do the same as `bag_file.read_bag_topics`, but keep the columns in `options.cache`, and take them from there.
 
     Raises:
-        DataError: as `read_bag_topics`, or the cache cannot be written.
+        DataError: as `read_bag_topics`. DiskError: the cache cannot be written.
     """
     bag = find_bag(Path(path), options)
     key = _key(bag, requests, options, lambda part: report(HASHED_SHARE * part))
@@ -106,7 +106,7 @@ def _keep(place: Path, topics: BagTopics) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(mkdtemp(prefix=".unfinished_", dir=place.parent))
     except OSError as error:
-        raise DataError(f"{place.parent}: expected a directory for the cache, found: {error}") from error
+        raise DiskError(f"{place.parent}: expected a directory for the cache, found: {error}") from error
     try:
         entry = _Entry(READER_VERSION, list(topics.notes), {})
         number = 0
@@ -128,7 +128,7 @@ def _keep(place: Path, topics: BagTopics) -> None:
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         if not place.is_dir():
-            raise DataError(f"{place}: expected to write what was read into the cache, found: {error}") from error
+            raise DiskError(f"{place}: expected to write what was read into the cache, found: {error}") from error
 
 
 def _write(file: Path, values: np.ndarray) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from saferule_core.errors import DataError
+from saferule_core.errors import DataError, DiskError
 
 SPILL_BYTES = 1 << 22
 """A column that is larger than this goes to disk."""
@@ -41,7 +41,7 @@ class Column:
         """Append values.
 
         Raises:
-            DataError: they have another number of values each than the ones before, or the disk is full.
+            DataError: they have another number of values each than the ones before. DiskError: the disk is full.
         """
         width = values.shape[1] if values.ndim == 2 else None
         if self.length == 0:
@@ -71,7 +71,7 @@ class Column:
             for piece in self._pieces:
                 self._file.write(piece.data if piece.size else b"")
         except OSError as error:
-            raise DataError(f"{self._folder.path}: expected space for columns, found: {error}") from error
+            raise DiskError(f"{self._folder.path}: expected space for columns, found: {error}") from error
         self._pieces, self._bytes = [], 0
 
 

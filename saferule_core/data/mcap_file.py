@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,12 @@ _FORMATS = {"ros2msg": MessageDefinitionFormat.MSG, "ros2idl": MessageDefinition
             "omgidl": MessageDefinitionFormat.IDL}  # fmt: skip
 _HEAD = np.dtype([("op", "u1"), ("length", "<u8"), ("channel", "<u2"), ("sequence", "<u4"), ("logged", "<u8"),
                   ("published", "<u8")])  # fmt: skip
+
+
+Stretch = tuple[bytes, list[int], tuple[int, int]]
+"""Bytes, where message records begin in them, and the earliest and latest time that they may have been logged [ns]."""
+
+ANY_TIME = (0, 2**64 - 1)
 
 
 class McapFile:
@@ -76,8 +82,8 @@ class McapFile:
         """Yield the messages of the channels `wanted`; see `storage.StorageFile`."""
         self.seen = Counter()
         chosen = np.array(sorted(wanted), np.int64)
-        for data, offsets in self._stretches():
-            block = self._block(data, offsets, chosen)
+        for data, offsets, times in self._stretches():
+            block = self._block(data, offsets, times, chosen)
             if len(block):
                 yield block
         self.fraction = 1.0
@@ -146,7 +152,7 @@ class McapFile:
             if not tolerant:
                 raise
 
-    def _stretches(self) -> Iterator[tuple[bytes, list[int]]]:
+    def _stretches(self) -> Iterator[Stretch]:
         """Yield stretches of the file, unpacked, with the offsets of the message records in them."""
         offset, end = self._begin, self._size if self._end is None else self._end
         while offset < end:
@@ -157,7 +163,7 @@ class McapFile:
                 op, length = record_head(window, used)
                 if length > end - offset - used - 9:
                     if messages:
-                        yield window, messages
+                        yield window, messages, ANY_TIME
                     raise Damaged(
                         f"expected a record of {length} bytes at offset {offset + used}, "
                         f"found the end of the data at {end}"
@@ -166,7 +172,7 @@ class McapFile:
                 after = used + 9 + length
                 if op == CHUNK:
                     if messages:
-                        yield window, messages
+                        yield window, messages, ANY_TIME
                         messages = []
                     whole = window if after <= len(window) else self._read(offset + used, 9 + length)
                     begin = used + 9 if whole is window else 9
@@ -179,35 +185,35 @@ class McapFile:
                     if self._end is not None and offset + after != end:
                         raise Damaged(f"expected the data to end at {end}, found it at {offset + after}")
                     if messages:
-                        yield window, messages
+                        yield window, messages, ANY_TIME
                     return
                 else:
                     self._learn(op, window, used + 9, after)
                 used = after
             if messages:
-                yield window, messages
+                yield window, messages, ANY_TIME
             offset += used
             if used == 0:
                 offset = yield from self._large(offset, end)
         if self._end is None:
             raise Damaged(f"expected the end of the data, found the end of the file at {self._size}; it was cut off")
 
-    def _large(self, offset: int, end: int) -> Iterator[tuple[bytes, list[int]]]:
+    def _large(self, offset: int, end: int) -> Generator[Stretch, None, int]:
         """Yield one record that does not fit into a window; return where the next one begins."""
         if end - offset < 9:
             raise Damaged(f"expected a record at offset {offset}, found the end of the data at {end}")
         op, length = record_head(self._read(offset, 9))
         data = self._read(offset, 9 + sane(length))
         if op == MESSAGE:
-            yield data, [0]
+            yield data, [0], ANY_TIME
         else:
             self._learn(op, data, 9, len(data))
         return offset + 9 + length
 
-    def _unpacked(self, record: memoryview) -> tuple[bytes, list[int]]:
-        """Return the content of a chunk record and the offsets of its messages."""
+    def _unpacked(self, record: memoryview) -> Stretch:
+        """Return the content of a chunk record, the offsets of its messages, and when they were logged."""
         chunk = Record(record)
-        _, _, size, crc = chunk.take("<QQQI")
+        first, last, size, crc = chunk.take("<QQQI")
         compression = chunk.text()
         data = decompressed(compression, chunk.sized("<Q"), sane(size))
         if crc and zlib.crc32(data) != crc:
@@ -220,7 +226,7 @@ class McapFile:
                 raise Damaged("expected messages in a chunk, found another chunk")
             else:
                 self._learn(op, data, begin, end)
-        return data, messages
+        return data, messages, (first, last)
 
     def _learn(self, op: int, data: bytes, begin: int, end: int) -> None:
         """Take a schema or channel record; ignore others."""
@@ -243,7 +249,7 @@ class McapFile:
         elif op in RESERVED and self.promised is None:
             raise Damaged(f"expected known records, found record {op:#x}")
 
-    def _block(self, data: bytes, offsets: list[int], chosen: np.ndarray) -> Block:
+    def _block(self, data: bytes, offsets: list[int], times: tuple[int, int], chosen: np.ndarray) -> Block:
         """Return the chosen ones of the messages whose records begin at `offsets`."""
         if offsets and len(data) < _HEAD.itemsize:
             raise Damaged(f"expected a message, found {len(data)} bytes")
@@ -256,6 +262,11 @@ class McapFile:
         if len(size) and size.min() < 0:
             raise Damaged("expected a message with a channel and times, found a shorter record")
         channel, logged = heads["channel"].astype(np.int64), heads["logged"]
+        if len(logged) and not times[0] <= int(logged.min()) <= int(logged.max()) <= times[1]:
+            raise Damaged(
+                f"expected the messages of a chunk to be logged from {times[0]} to {times[1]}, as it says, "
+                f"found {logged.min()} to {logged.max()}"
+            )
         for key, count in zip(*np.unique(channel, return_counts=True), strict=True):
             self.seen[int(key)] += int(count)
             if int(key) not in self.channels:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -139,6 +139,10 @@ class Recording:
             self._end(f"expected a bag to write to, found: {error}")
         if free < self._min_free_bytes:
             self._end(f"expected at least {self._min_free_bytes} bytes of room on the disk, found {free}")
+
+    def pour(self) -> Iterator[None]:
+        """Write what is held in memory: nothing, as everything was written when it came."""
+        return iter(())
 
     def snapshot(self) -> list[Path]:
         """Complete the running bag, so that all up to here can be read; return the bags since the last snapshot.

@@ -11,9 +11,13 @@ latched stop) is written first, however long ago it was said.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 from saferule_core.data.recording import Recording
+
+SLICE = 1000
+"""Messages that are written at once: some 10 ms, in which no other message is taken."""
 
 
 class RingBuffer:
@@ -86,10 +90,17 @@ class RingRecording:
         """See `Recording.flush`."""
         self._recording.flush()
 
+    def pour(self) -> Iterator[None]:
+        """Empty the ring and write what it held, a slice per step; messages may come in between. Raises DataError."""
+        for number, (topic, data, stamp_ns) in enumerate(self._ring.take(), start=1):
+            self._recording.write(topic, data, stamp_ns)
+            if number % SLICE == 0:
+                yield
+
     def snapshot(self) -> list[Path]:
         """Write what the ring holds into bags, empty it, and return their folders; raises DataError."""
-        for topic, data, stamp_ns in self._ring.take():
-            self._recording.write(topic, data, stamp_ns)
+        for _ in self.pour():
+            pass
         return self._recording.snapshot()
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from saferule_core.errors import DataError
+from saferule_core.errors import DataError, DiskError
 
 _DTYPES = {
     "observations": np.float32,
@@ -165,11 +165,11 @@ class Transitions:
         return Transitions(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _DTYPES})
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file. Raises DataError if that fails."""
+        """Write a safetensors file. Raises DiskError if that fails."""
         try:
             save_file({name: getattr(self, name) for name in _DTYPES}, str(path))
         except (OSError, SafetensorError) as error:
-            raise DataError(f"{path}: expected to write transitions, found: {error}") from error
+            raise DiskError(f"{path}: expected to write transitions, found: {error}") from error
 
     @staticmethod
     def load(path: str | Path) -> Transitions:

@@ -149,17 +149,21 @@ class StoreFolder:
         """Check the history's hash chain; return its newest hash. Arguments and errors as `History.verify`."""
         return self.history.verify(head)
 
-    def tidy(self) -> None:
-        """Remove what a crash may have left, as every change does first. Raises StoreError if the store is locked."""
-        with self._changing():
+    def tidy(self, timeout: float = 0.2) -> None:
+        """Remove what a crash may have left, as every change does first.
+
+        Raises:
+            StoreError: somebody else holds the store for longer than `timeout` [s].
+        """
+        with self._changing(timeout):
             pass
 
     # -- beginning a change -------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[None]:
+    def _changing(self, timeout: float = 10.0) -> Iterator[None]:
         """Hold the lock, after tidying up what a crash may have left."""
-        with locked(self.root / ".lock"):
+        with locked(self.root / ".lock", timeout):
             for left in self._policies.glob(f"{INCOMING}*"):
                 shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
             self._reconcile()
