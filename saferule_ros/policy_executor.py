@@ -194,7 +194,10 @@ class PolicyExecutor(ManagedNode):
     # -- stop, hold, resume ----------------------------------------------------------------------------------------
 
     def _on_safety_stop(self, message: Bool) -> None:
+        """Latch what the monitor asks for; on timers of its own the robot need not wait for the next tick to obey."""
         self._controller.set_monitor_stop(message.data)
+        if message.data and self.working and not self._simulated:
+            self._send(self._spec.safe_command(), self.get_clock().now().to_msg())
 
     def _on_cost(self, status: CostStatus) -> None:
         self._controller.take_cost(
