@@ -107,7 +107,8 @@ def test_topics_are_those_of_the_robot_description(policy):
 def test_services_are_those_that_the_nodes_offer(policy):
     for node in bringup.NODES:
         source = (ROOT / "saferule_ros" / f"{node.name}.py").read_text(encoding="utf-8")
-        offered = {name.replace("~", node.name) for name in re.findall(r'create_service\(\s*\w+, "([^"]+)"', source)}
+        made = re.findall(r'(?<!create_subscription)\(\s*\w+, "([^"]+)", [\w.]*on_', source)
+        offered = {name.replace("~", node.name) for name in made}
         standard = re.compile(rf"{node.name}/(get|set|list|describe|change)_(?!policies)\w+")
         allowed = {name for name in names(policy, node.name, "services", "reply") if not standard.fullmatch(name)}
         assert allowed == offered, node.name
