@@ -10,10 +10,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -37,6 +39,17 @@ EVERYTHING = QoSProfile(depth=2000, reliability=ReliabilityPolicy.RELIABLE)
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def free_domain() -> int:
+    """Return a ROS domain that nobody on this machine is in: the port of its first participant is free (RTPS 9.6.1.1)."""
+    domains = list(range(20, 101))
+    random.SystemRandom().shuffle(domains)
+    for domain in domains:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as port, contextlib.suppress(OSError):
+            port.bind(("", 7410 + 250 * domain))
+            return domain
+    raise RuntimeError("expected a free ROS domain from 20 to 100, found none")
+
+
 def write_yaml_of_point_robot(path: Path, text: str) -> Path:
     """Write the description of the point of conftest.py with a simulated robot, without physics, behind it."""
     path.write_text(text + "simulation: {robot: 'point_robot:PointRobot'}\n", encoding="utf-8")
@@ -49,7 +62,7 @@ class RosGraph:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self._processes: dict[str, subprocess.Popen] = {}
-        self.domain = random.SystemRandom().randint(20, 100)
+        self.domain = free_domain()
 
     def __enter__(self) -> RosGraph:
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
