@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def free_domain() -> int:
-    """Return a ROS domain that nobody on this machine is in: the port of its first participant is free (RTPS 9.6.1.1)."""
+    """Return a ROS domain that nobody on this machine is in: the port of its first member is free (RTPS 9.6.1.1)."""
     domains = list(range(20, 101))
     random.SystemRandom().shuffle(domains)
     for domain in domains:
