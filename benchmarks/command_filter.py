@@ -40,7 +40,7 @@ def drive(spec: RobotSpec, seed: int, mode: str) -> tuple[float, float, float, f
     horizon, clearance, rates = TASKS[spec.name]
     guard = None
     if mode != "none":
-        guard = CommandFilter(spec, FilterMode.parse(mode), horizon, parse_rates(spec, rates), clearance=clearance)
+        guard = CommandFilter(spec, FilterMode(mode), horizon, parse_rates(spec, rates), clearance=clearance)
     driver = behaviours.make(spec.simulation.behaviour, spec, np.random.default_rng([seed, 1]))
     robot = _robot(spec)
     robot.reset(seed)

@@ -4,6 +4,7 @@
     python -m benchmarks.runtime lateness       # ticks at 50 to 500 Hz: idle, during unlearning, during validation
     python -m benchmarks.runtime swaps          # from request to answer
     python -m benchmarks.runtime stops          # from a broken limit to the safe command
+    python -m benchmarks.runtime cancels        # from cancelling a request to its end
     python -m benchmarks.runtime all --out benchmarks/results/runtime.jsonl
 
 What is compared is measured side by side in one run; the load of the machine stands beside every figure. Where that is
@@ -26,21 +27,22 @@ def measure(what: str, options: argparse.Namespace) -> list[dict[str, object]]:
     """Return the rows of one part."""
     if what == "inference":
         return runtime_inference.measure()
-    from benchmarks import runtime_loop
+    from benchmarks import runtime_loop, runtime_requests
 
     if what == "lateness":
         return runtime_loop.lateness(tuple(options.rates), options.seconds, options.rounds)
-    return [getattr(runtime_loop, what)(options.count)]
+    module = runtime_requests if what == "cancels" else runtime_loop
+    return [getattr(module, what)(options.count)]
 
 
 def main() -> None:
-    parts = ("inference", "lateness", "swaps", "stops")
+    parts = ("inference", "lateness", "swaps", "stops", "cancels")
     options = argparse.ArgumentParser(prog="python -m benchmarks.runtime", description=__doc__.splitlines()[0])
     options.add_argument("part", choices=(*parts, "all"))
     options.add_argument("--rates", type=float, nargs="+", default=RATES_HZ, help="of the control loop [Hz]")
     options.add_argument("--seconds", type=float, default=5.0, help="length of a block of `lateness` [s]")
     options.add_argument("--rounds", type=int, default=3, help="blocks per condition of `lateness`")
-    options.add_argument("--count", type=int, default=100, help="swaps, and stops")
+    options.add_argument("--count", type=int, default=100, help="swaps, stops, and cancelled requests")
     options.add_argument("--out", type=Path, help="file to append the rows to, as lines of JSON")
     chosen = options.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -50,15 +50,6 @@ class FilterMode(enum.Enum):
     SLOW = "slow"
     STOP = "stop"
 
-    @classmethod
-    def parse(cls, text: str) -> FilterMode:
-        """Return the mode of that name; raises DataError."""
-        try:
-            return cls(text)
-        except ValueError:
-            names = ", ".join(mode.value for mode in cls)
-            raise DataError(f"parameter mode: expected one of {names}, found {text!r}") from None
-
 
 @dataclass(frozen=True)
 class Verdict:

@@ -23,15 +23,6 @@ class Reaction(enum.Enum):
     PROPOSE = "propose"
     START = "start"
 
-    @classmethod
-    def parse(cls, text: str) -> Reaction:
-        """Return the reaction of that name; raises DataError."""
-        try:
-            return cls(text)
-        except ValueError:
-            names = ", ".join(reaction.value for reaction in cls)
-            raise DataError(f"parameter on_violation: expected one of {names}, found {text!r}") from None
-
 
 @dataclass(frozen=True)
 class Proposal:

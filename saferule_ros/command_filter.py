@@ -40,7 +40,7 @@ class CommandFilterNode(ManagedNode):
     def configure(self) -> None:
         """Read the description and connect; raises SpecError or DataError."""
         self._spec = spec = self.load_spec()
-        self._mode = FilterMode.parse(self.parameter("mode"))
+        self._mode = self.choice("mode", FilterMode)
         self._rates = parse_rates(spec, self.parameter("rates"))
         self._filter = self._make_filter()
         self._pending: dict[str, object] = {}

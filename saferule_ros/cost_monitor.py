@@ -68,7 +68,7 @@ class CostMonitor(ManagedNode):
     def configure(self) -> None:
         """Read the description and connect; raises SpecError or DataError."""
         self._spec = spec = self.load_spec()
-        reaction = Reaction.parse(self.parameter("on_violation"))
+        reaction = self.choice("on_violation", Reaction)
         self._limits = Limits(**{field.name: self.parameter(field.name) for field in fields(Limits)})
         self._watch = self._make_watch(stopped=False)
         self._report: CostReport | None = None

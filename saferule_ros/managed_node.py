@@ -13,6 +13,7 @@ A node in the control loop has one SingleThreadedExecutor: at control rates rclp
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import signal
 import threading
@@ -20,6 +21,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -30,6 +32,8 @@ from rclpy.signals import SignalHandlerOptions
 from saferule_core.errors import SaferuleError, SpecError
 from saferule_core.spec import RobotSpec, load_spec
 from saferule_ros.messages import message_class
+
+Choice = TypeVar("Choice", bound=enum.Enum)
 
 SIGNAL_CHECK_S = 0.2
 """How long a silent node takes at most to notice Ctrl-C [s]."""
@@ -99,6 +103,19 @@ class ManagedNode(LifecycleNode):
         if not self.parameter(name):
             raise SpecError(f"parameter {name} of {self.get_name()}: expected the path of {what}, found nothing")
         return Path(self.parameter(name)).expanduser()
+
+    def choice(self, name: str, kind: type[Choice]) -> Choice:
+        """Return the member of an enumeration whose value a parameter is.
+
+        Raises:
+            SpecError: there is none.
+        """
+        try:
+            return kind(self.parameter(name))
+        except ValueError:
+            names = ", ".join(member.value for member in kind)
+            found = f"expected one of {names}, found {self.parameter(name)!r}"
+            raise SpecError(f"parameter {name} of {self.get_name()}: {found}") from None
 
     def load_spec(self) -> RobotSpec:
         """Return the robot description named by the parameter `spec`; raises SpecError."""

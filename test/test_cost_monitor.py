@@ -225,9 +225,17 @@ def test_what_led_to_a_violation_is_on_disk(ros_graph):
     assert ros_graph.stop(pilot.name) == 0 and ros_graph.stop(recorder) == 0
 
 
-def test_an_unreadable_description_is_refused_with_the_reason(ros_graph):
-    monitor = ros_graph.start("cost_monitor", spec=ros_graph.folder / "nowhere.yaml")
+@pytest.mark.parametrize(
+    ("parameters", "complaint"),
+    [
+        ({"spec": "nowhere.yaml"}, "nowhere.yaml: expected a readable YAML file"),
+        ({"on_violation": "panic"}, "on_violation of cost_monitor: expected one of none, propose, start, found"),
+    ],
+)
+def test_wrong_parameters_are_refused_with_the_reason(ros_graph, parameters, complaint):
+    path = ros_graph.folder / "point.yaml"
+    path.write_text(POINT_SPEC, encoding="utf-8")
+    monitor = ros_graph.start("cost_monitor", **{"spec": path, **parameters})
     assert not ros_graph.change_state(monitor, 1)
-    complaint = "nowhere.yaml: expected a readable YAML file"
     ros_graph.wait_until(lambda: complaint in ros_graph.log(monitor), f"{complaint} in the log")
     assert ros_graph.stop(monitor) == 0

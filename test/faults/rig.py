@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import signal
 import threading
 import time
@@ -57,13 +56,6 @@ def spec_text(rate_hz: float, limit: float = 0.0, max_age_s: float = 0.35, max_s
     for before, after in changes.items():
         text = text.replace(before, after)
     return text + SIMULATION
-
-
-def unused_domain() -> int:
-    """Return a ROS domain that nobody on this machine is in: of each, DDS has UDP ports of its own."""
-    lines = Path("/proc/net/udp").read_text(encoding="ascii").splitlines()[1:]
-    used = {(int(line.split()[1].rsplit(":", 1)[1], 16) - 7400) // 250 for line in lines}
-    return random.SystemRandom().choice([domain for domain in range(20, 101) if domain not in used])
 
 
 def add_constant_policy(store: PolicyStore, spec: RobotSpec, action: float, hidden: tuple[int, ...] = (16,)) -> str:
@@ -191,7 +183,6 @@ class Rig(RosGraph):
     ) -> None:  # fmt: skip
         """Make store and description; sensor_hz: 0 for that of the loop; listens: keep commands and statuses."""
         super().__init__(folder)
-        self.domain = unused_domain()
         self.own_clock, self._hears = own_clock, (sensor_hz or rate_hz, listens)
         self._swapper = None
         self.spec = parse_spec(spec_text(rate_hz, **spec), "point.yaml")

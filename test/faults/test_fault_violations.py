@@ -12,6 +12,11 @@ pytest.importorskip("rclpy")
 
 from figures import record, spread, times
 from rig import Rig
+from ros_testing import nanoseconds
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+
+from saferule_ros.messages import LATCHED
 
 pytestmark = pytest.mark.ros
 
@@ -40,3 +45,21 @@ def test_a_broken_limit_stops_the_robot_within_two_ticks(tmp_path):
     })  # fmt: skip
     assert min(ticks) >= 1, "no stop without a reason"
     assert max(ticks) <= 2
+
+
+def test_on_timers_of_its_own_the_safe_command_does_not_wait_for_the_next_tick(tmp_path):
+    stops = times(3, 30)
+    with Rig(tmp_path, RATE_HZ) as rig:
+        monitor = rig.node.create_publisher(Bool, "safety_stop", LATCHED)
+        rig.start("policy_executor")
+        rig.wait_until(rig.is_driving, "the policy to drive")
+        first = nanoseconds(rig.robot.statuses[-1].header.stamp)
+        for _ in range(stops):
+            monitor.publish(Bool(data=True))
+            rig.wait_until(lambda: rig.robot.stopped, "a safe command")
+            monitor.publish(Bool(data=False))
+            rig.wait_until(lambda: rig.call(Trigger, "policy_executor/resume").success, "the executor to resume")
+            rig.wait_until(rig.is_driving, "the policy to drive")
+        of_ticks = [nanoseconds(status.header.stamp) for status in rig.robot.statuses]
+        between = [c for c in rig.robot.commands if first < c.stamp_ns < of_ticks[-1] and c.stamp_ns not in of_ticks]
+    assert [command.x for command in between] == [0.0] * stops, "one command per stop that is no tick's, the safe one"
