@@ -31,8 +31,11 @@ def jumped_back(stamp_ns: np.ndarray | int, newest_ns: np.ndarray | int) -> np.n
 
 
 def is_fresh(now_ns: np.ndarray | int, stamp_ns: np.ndarray | int, max_age_ns: np.ndarray | int) -> np.ndarray | bool:
-    """Return whether a message may be used; one from the future is of another clock."""
-    return (now_ns - stamp_ns <= max_age_ns) & (stamp_ns - now_ns <= CLOCK_JUMP_NS)
+    """Return whether a message may be used: its stamp is no further from now than its maximum age, either way.
+
+    One that comes from further in the future is of another clock: it would still count long after its sensor is silent.
+    """
+    return (now_ns - stamp_ns <= max_age_ns) & (stamp_ns - now_ns <= np.minimum(max_age_ns, CLOCK_JUMP_NS))
 
 
 def max_ages_ns(spec: RobotSpec) -> dict[str, int]:

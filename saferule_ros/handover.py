@@ -1,12 +1,13 @@
 """Handing a policy to the executor, watching it on probation, and taking it back.
 
     handover = Handover(node, store, "policy_executor", timeout_s=10.0, callback_group=group)
-    tick = handover.give(candidate_id, "passed validation")       # drives, and only then is `active` in the store
-    handover.give(candidate_id, "passed validation", probation_s=120.0, probation_limit=5.0)
+    tick = handover.swap(candidate_id, "passed validation", probation_s=120.0, probation_limit=5.0)
+    store.activate(candidate_id, "passed validation")
     handover.begin_probation(Probation(...))
     handover.take_back("operator's wish")
 
-`active` in the store moves after the executor has answered, so that the store never names a policy that does not drive.
+`active` in the store is to move after the executor has answered, so that the store never names a policy that does not
+drive.
 There are two probations. The executor's own (`probation_s`) sees every step and swaps back within a tick; it rejects
 the policy in the store by itself. The one that `begin_probation` starts judges whole episodes, and asks for what it
 wants done. A policy that the executor has taken back ends it, too.
@@ -18,6 +19,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from rclpy.callback_groups import CallbackGroup
@@ -32,6 +35,9 @@ from saferule_core.probation import Decision, Probation
 from saferule_core.store.store import PolicyStore
 from saferule_ros.client import NoAnswer, wait_for
 from saferule_ros.messages import SENSOR
+
+CALL_OFF_PAUSE_S = 0.1
+"""How long to wait until an executor that is busy is asked again [s]."""
 
 STATUS_WAIT_S = 1.0
 """How long to listen for the executor's status, which comes every tick [s]."""
@@ -77,7 +83,7 @@ class Handover:
             heard.wait(STATUS_WAIT_S)
         return found[0]
 
-    def give(
+    def swap(
         self,
         policy_id: str,
         reason: str,
@@ -87,23 +93,37 @@ class Handover:
         shadow_s: float = -1.0,
         blend_ticks: int = -1,
     ) -> int:
-        """Let a policy of the store drive, make it the active one, and return its first tick.
+        """Let a policy of the store drive and return its first tick; the store is not told yet.
 
         probation_s, probation_limit, hold_on_failure, shadow_s, blend_ticks: see SwapPolicy.srv; what is negative
-        takes the executor's parameter. The executor answers once the shadow has driven, which takes `shadow_s` of its
-        clock; it is waited for for as long at the speed of the wall clock.
+        takes the executor's parameter. The executor answers once the shadow has driven; it is waited for for as long as
+        the executor's status says that the policy runs beside the one that drives.
 
         Raises:
             HandoverError: the executor did not answer or refused; nothing was changed.
-            StoreError: the history speaks against the policy, for example as it has failed its probation already.
         """
         request = SwapPolicy.Request(
             policy_id=policy_id, reason=reason, blend_ticks=blend_ticks, shadow_s=float(shadow_s),
             probation_s=float(probation_s), probation_limit=float(probation_limit), hold_on_failure=hold_on_failure,
         )  # fmt: skip
-        tick = self._call_swap(request)
-        self._store.activate(policy_id, reason=reason)
-        return tick
+        return self._call_swap(request)
+
+    def call_off(self, incumbent_id: str, reason: str) -> None:
+        """Let the policy that drove before a `swap`, which another thread waits for, drive on, or again.
+
+        Raises:
+            HandoverError: the executor did not answer, or still refuses after a while.
+        """
+        request = SwapPolicy.Request(policy_id=incumbent_id, reason=reason, shadow_s=0.0, probation_s=0.0)
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                self._call_swap(request)
+                return
+            except HandoverError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(CALL_OFF_PAUSE_S)  # the candidate is being loaded just now
 
     def take_back(self, reason: str) -> str:
         """Reject the policy that drives, let the previous one of the store drive again, and return its id.
@@ -111,7 +131,7 @@ class Handover:
         The rejection comes first: as long as a repair stands, the policy that it was made from may not drive.
 
         Raises:
-            StoreError: there is no previous policy. HandoverError: as in `give`.
+            StoreError: there is no previous policy. HandoverError: as in `swap`.
         """
         self._end_probation.set()
         previous = self._store.resolve("previous")
@@ -130,12 +150,18 @@ class Handover:
 
     def _call_swap(self, request: SwapPolicy.Request) -> int:
         self.check_reachable()
-        call = self._swap.call_async(request)
-        try:
-            answer = wait_for(call, self._timeout_s + max(0.0, request.shadow_s), self._swap.srv_name)
-        except NoAnswer as error:
-            self._swap.remove_pending_request(call)
-            raise HandoverError(f"{error}; restart policy_executor") from error
+        shadows: deque[str] = deque([""], maxlen=1)
+        with self._listening(PolicyStatus, "policy_status", lambda status: shadows.append(status.shadow_id)):
+            call = self._swap.call_async(request)
+            while True:
+                try:
+                    answer = wait_for(call, self._timeout_s, self._swap.srv_name)
+                    break
+                except NoAnswer as error:
+                    if shadows[0] == request.policy_id and self._swap.service_is_ready():
+                        continue  # also where time stands still, and nothing ticks
+                    self._swap.remove_pending_request(call)
+                    raise HandoverError(f"{error}; restart policy_executor") from error
         if not answer.success:
             raise HandoverError(f"policy_executor refused {request.policy_id[:12]}: {answer.message}")
         return answer.tick

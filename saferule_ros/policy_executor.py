@@ -12,7 +12,9 @@ safe command). Where none has come for three periods the executor or its machine
 
 from __future__ import annotations
 
+import dataclasses
 import gc
+import os
 import sys
 import time
 
@@ -27,6 +29,7 @@ from saferule.msg import CostStatus, PolicyStatus
 from saferule.srv import SwapPolicy
 from saferule_core.control import Controller, ControlSettings, ControlState, ResumeRefused, Tick
 from saferule_core.control.settings import OOD_MODES
+from saferule_core.errors import SpecError
 from saferule_core.signals import write_commands
 from saferule_core.store.store import PolicyStore
 from saferule_ros.managed_node import SPEC_PARAMETER, STORE_PARAMETER, ManagedNode, Parameter, run
@@ -60,6 +63,8 @@ class PolicyExecutor(ManagedNode):
         Parameter("shadow_s", 0.0, "driven time in which a new policy runs beside the old one first [s]", 0.0, 3600.0),
         Parameter("shadow_threshold", 0.5, "mean difference of their actions that refuses it, of [-1, 1]", 0.0, 2.0),
         Parameter("probation_s", 0.0, "driven time in which a violation swaps a new policy back [s]", 0.0, 1e6),
+        Parameter("probation_share", 0.8, "share of the cost limit that an episode may cost meanwhile", 0.01, 1.0),
+        Parameter("realtime_priority", 0, "of the loop's thread, 1 to 99 (SCHED_FIFO); 0: the usual scheduling", 0, 99),
     )
 
     def configure(self) -> None:
@@ -76,8 +81,8 @@ class PolicyExecutor(ManagedNode):
         self._controller = Controller(spec, policy, policy_id, settings)
         if settings.ood != "off" and not self._controller.checks_ranges:
             self.get_logger().warning(f"{policy_id[:12]} does not know the ranges of its training data: not checked")
-        defaults = (self.parameter(name) for name in ("blend_ticks", "shadow_s", "shadow_threshold", "probation_s"))
-        self._swapping = Swapping(self, self._controller, store, SwapDefaults(*defaults))
+        defaults = {field.name: self.parameter(field.name) for field in dataclasses.fields(SwapDefaults)}
+        self._swapping = Swapping(self, self._controller, store, SwapDefaults(**defaults))
         self._writer = PolicyStatusWriter(spec)
         self._status = self.create_publisher(PolicyStatus, "policy_status", STATUS)
         self._messages = {topic: make_message(kind) for topic, kind in spec.command_topics.items()}
@@ -100,7 +105,7 @@ class PolicyExecutor(ManagedNode):
             self.create_service(Trigger, "~/hold", self._on_hold),
             self.create_service(Trigger, "~/resume", self._on_resume),
         ]
-        self._timer = None
+        self._timer, self._hurried = None, False
         self.get_logger().info(f"{spec.name}: policy {policy_id[:12]}, {spec.rate_hz:g} Hz")
 
     def activate(self) -> None:
@@ -111,6 +116,7 @@ class PolicyExecutor(ManagedNode):
         gc.collect()
         gc.freeze()  # what is loaded stays: the collector need not look at it
         gc.disable()
+        self._schedule(self.parameter("realtime_priority"))
         clock = self.get_clock() if self._simulated else Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(self._spec.period_ns / 1e9, self._on_tick, clock=clock)
 
@@ -124,12 +130,25 @@ class PolicyExecutor(ManagedNode):
         self._status.publish(self._writer.inactive(self._controller, stamp))
         for publisher in self._commands.values():
             publisher.wait_for_all_acked(Duration(seconds=LAST_COMMAND_WAIT_S))
+        self._schedule(0)
         gc.enable()
         gc.unfreeze()
         policies = self._controller.succession
         for line in self._controller.statistics.summary().splitlines():
             self.get_logger().info(line)
         self.get_logger().info(f"policies: {policies.swaps} swaps, {policies.reverts} taken back on probation")
+
+    def _schedule(self, priority: int) -> None:
+        """Give this thread the priority that `realtime_priority` asks for, where that is allowed; see `schedule`."""
+        if priority or self._hurried:
+            try:
+                schedule(priority)
+                self._hurried = priority > 0
+            except OSError as error:
+                self.get_logger().warning(
+                    f"realtime_priority: expected the right to take {priority} (ulimit -r), found: "
+                    f"{error.strerror or error}; the loop runs as other processes do"
+                )
 
     def cleanup(self) -> None:
         """Forget policy and connections."""
@@ -156,7 +175,11 @@ class PolicyExecutor(ManagedNode):
     # -- ticks -----------------------------------------------------------------------------------------------------
 
     def _on_sensor(self, topic: str, message: object) -> None:
-        self._controller.update(topic, message, self.now_ns())
+        """Take a message; one that does not fit is ignored, as others of its topic may: their age tells."""
+        try:
+            self._controller.update(topic, message, self.now_ns())
+        except SpecError as error:
+            self.get_logger().warning(f"topic {topic}: {error}; ignored", throttle_duration_sec=1.0)
 
     def _on_tick(self) -> None:
         now = self.get_clock().now()
@@ -217,6 +240,20 @@ class PolicyExecutor(ManagedNode):
             return response
         response.success, response.message = True, f"policy {self._controller.policy_id[:12]} drives"
         return response
+
+
+def schedule(priority: int) -> None:
+    """Let the kernel run this thread before all others that are not in its real-time class; 0 for the usual way.
+
+    Threads that it starts are scheduled in the usual way.
+
+    Raises:
+        OSError: this system does not do that, or not for this user.
+    """
+    if not hasattr(os, "sched_setscheduler"):
+        raise OSError("this system has no real-time scheduling")
+    policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK if priority else os.SCHED_OTHER
+    os.sched_setscheduler(0, policy, os.sched_param(priority))
 
 
 def _use_one_thread() -> None:

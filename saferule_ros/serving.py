@@ -123,7 +123,7 @@ class Serving:
             self._report(
                 job, {"phase": "swapping", "fraction": 0.99, "message": f"handing over {result.candidate_id[:12]}"}
             )
-            self._hand_over(result, f"unlearn {result.request_id}")
+            self._hand_over(job, result)
 
     def _folder(self, job: Job, result: UnlearnResult) -> Path:
         """Return the folder of a request, new or of one that broke off; raises Refusal."""
@@ -216,17 +216,26 @@ class Serving:
         except SaferuleError as error:
             self._log.error(f"cannot write down how request {result.request_id} ended: {error}")
 
-    def _hand_over(self, result: UnlearnResult, reason: str) -> None:
-        """Let the candidate drive and put it on probation; raises Refusal."""
-        watched = {"probation_s": self._probation.seconds} if self._probation.seconds >= 0.0 else {}
+    def _hand_over(self, job: Job, result: UnlearnResult) -> None:
+        """Let the candidate drive and put it on probation; raises Refusal or Cancelled."""
+        reason = f"unlearn {result.request_id}"
+        swap = partial(self._handover.swap, result.candidate_id, reason, probation_s=self._probation.seconds)
         try:
-            tick = self._handover.give(result.candidate_id, reason, **watched)
+            tick = self._meanwhile(job, swap)
         except HandoverError as error:
             message = f"while swapping: {error}, then swap {result.candidate_id[:12]}, which is in the store"
             raise Refusal(UnlearnResult.STATUS_UNREACHABLE, message) from error
+        except Cancelled:
+            try:
+                self._handover.call_off(result.incumbent_id, f"{reason}: {job.stop_reason}")
+            except HandoverError as error:
+                self._log.error(f"cannot call off {result.candidate_id[:12]}, which may drive: {error}")
+            raise
+        try:
+            self._store.activate(result.candidate_id, reason)
         except StoreError as error:
             if self._handover.running_policy() != result.candidate_id:
-                raise
+                raise  # it was taken back meanwhile
             result.status = UnlearnResult.STATUS_SWAPPED
             result.message += f" It drives, but the store does not say so: {error}; activate it there."
             return

@@ -49,6 +49,7 @@ class SwapDefaults:
     shadow_s: float = 0.0
     shadow_threshold: float = 0.5
     probation_s: float = 0.0
+    probation_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,14 @@ class Swapping:
     # -- in the executor's thread ------------------------------------------------------------------------------------
 
     async def on_swap(self, request: SwapPolicy.Request, response: SwapPolicy.Response) -> SwapPolicy.Response:
-        """Read the policy aside, then exchange it; answers when it drives, or with the reason why it does not."""
+        """Read the policy aside, then exchange it; answers when it drives, or with the reason why it does not.
+
+        Who asks for the policy that drives already calls off the one that runs beside it.
+        """
         controller, log = self._controller, self._node.get_logger()
         response.previous_id = controller.policy_id
+        if self._policies.shadow is not None and request.policy_id == controller.policy_id:
+            self.abandon("it was called off: " + (request.reason or "no reason given"))
         if self._under_way is not None:
             response.success, response.message = False, "another policy is being loaded; try again when it drives"
             return response
@@ -140,7 +146,8 @@ class Swapping:
         probation_s = request.probation_s if request.probation_s >= 0.0 else defaults.probation_s
         terms = None
         if probation_s > 0.0:
-            limit = request.probation_limit if request.probation_limit > 0.0 else self._spec.cost.limit
+            usual = defaults.probation_share * self._spec.cost.limit
+            limit = request.probation_limit if request.probation_limit > 0.0 else usual
             terms = ProbationTerms(max(1, round(probation_s * rate)), limit, request.hold_on_failure)
         loading = self._loader.submit(load, self._store, request.policy_id, self._spec)
         return _Swap(loading, Future(executor=self._node.executor), blend, round(shadow_s * rate), terms)
@@ -214,5 +221,5 @@ class Swapping:
     def _logged(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except SaferuleError as error:
+        except Exception as error:  # nobody looks at what became of it
             self._node.get_logger().error(f"the store does not follow what the robot does: {error}")

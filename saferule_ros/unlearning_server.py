@@ -16,6 +16,7 @@ import json
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from functools import partial
 
 from rclpy.action import ActionServer, CancelResponse
@@ -83,7 +84,7 @@ class UnlearningServer(ManagedNode):
         )
         self._serving = self._make_serving()
         self._services_made = [
-            self.create_service(kind, name, callback, callback_group=group)
+            self.create_service(kind, name, partial(self._answer, callback), callback_group=group)
             for kind, name, callback in (
                 (UnlearnService, "unlearn", self._on_service), (Trigger, "~/status", self._on_status),
                 (Trigger, "~/cancel", self._on_cancel_service), (ListPolicies, "~/list_policies", self._on_list),
@@ -201,6 +202,17 @@ class UnlearningServer(ManagedNode):
 
         threading.Thread(target=work, name="unlearn", daemon=True).start()
 
+    def _answer(self, callback: Callable[[object, object], object], request: object, response: object) -> object:
+        """Answer a service; what is wrong with a file on disk is said and ends nothing."""
+        try:
+            return callback(request, response)
+        except (SaferuleError, OSError) as error:
+            self.get_logger().error(str(error))
+            for name, value in (("success", False), ("accepted", False), ("message", str(error))):
+                if hasattr(response, name):
+                    setattr(response, name, value)
+            return response
+
     def _on_status(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         jobs = list(self._jobs.values())
         busy = {name for job in jobs for name in (job.request_id, job.request.resume)}
@@ -258,7 +270,8 @@ class UnlearningServer(ManagedNode):
             response.success, response.message = True, f"policy {response.active_id[:12]} drives again"
         except SaferuleError as error:
             response.success, response.message = False, str(error)
-            response.active_id = self._store.active() or ""
+            with contextlib.suppress(SaferuleError):  # a link that is damaged is what the message says
+                response.active_id = self._store.active() or ""
         return response
 
     def _on_list(self, _request: ListPolicies.Request, response: ListPolicies.Response) -> ListPolicies.Response:

@@ -124,6 +124,13 @@ def test_a_violation_on_probation_swaps_back_in_the_next_tick(on_trial):
     assert step(on_trial, 3).reverted is None
 
 
+def test_asking_again_for_a_policy_on_probation_keeps_its_terms_and_the_way_back(on_trial):
+    assert on_trial.swap(Constant(-1.0), "second") == "second"
+    assert on_trial.swap(Constant(-1.0), "second", probation=ProbationTerms(ticks=9, limit=99.0)) == "second"
+    on_trial.take_cost("second", 0, 0, 3.0, False)
+    assert (step(on_trial, 1).command["force_x"], on_trial.policy_id) == (3.5, "first")
+
+
 def test_an_action_that_is_none_on_probation_swaps_back_and_latches_nothing(controller):
     controller.swap(Constant(float("nan")), "second", probation=ProbationTerms(ticks=5, limit=2.0))
     tick = step(controller, 1)

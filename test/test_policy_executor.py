@@ -1,9 +1,14 @@
 """The executor as a process: what a policy is told, and what its loop does when clock, inputs or monitor misbehave."""
 
+import contextlib
 import itertools
+import os
+import re
 import signal
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +22,8 @@ from executor_bench import EXECUTOR, PERIOD_NS, Bench, constant_agent
 from geometry_msgs.msg import WrenchStamped
 from nav_msgs.msg import Odometry
 from rclpy.callback_groups import ReentrantCallbackGroup
-from ros_testing import RosGraph, nanoseconds, write_yaml_of_point_robot
+from ros_testing import ROOT, RosGraph, nanoseconds, write_yaml_of_point_robot
+from sensor_msgs.msg import JointState
 
 from saferule.msg import PolicyStatus
 from saferule_core import agents
@@ -28,7 +34,9 @@ from saferule_core.signals import SignalReader
 from saferule_core.spec import load_spec
 from saferule_core.store import Card, PolicyStore
 from saferule_core.store.standing import marks_of
-from saferule_ros.handover import Handover
+from saferule_ros.handover import Handover, HandoverError
+from saferule_ros.messages import STATUS
+from saferule_ros.policy_executor import schedule
 
 pytestmark = pytest.mark.ros
 
@@ -74,12 +82,13 @@ def test_commands_are_those_of_a_memory_that_begins_with_each_episode(ros_graph,
 
 @dataclass
 class Site:
-    """Two policies that always act the same in a store, and the running executor."""
+    """Policies that always act the same in a store, and the running executor; `alike` acts nearly as `first` does."""
 
     bench: Bench
     store: PolicyStore
     first: str
     second: str
+    alike: str
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +97,13 @@ def placed(tmp_path_factory):
     path = write_yaml_of_point_robot(folder / "point.yaml", POINT_SPEC)
     spec, store = load_spec(path), PolicyStore(folder / "store")
     ranges = ObservationRanges((-0.5,) + (-9.0,) * 4, (0.5,) + (9.0,) * 4)
-    first, second = (
+    made = [
         store.add(constant_agent(spec, value), spec, Card(seed=0, created="2026-01-01", ranges=ranges))
-        for value in (0.5, -0.5)
-    )
+        for value in (0.5, -0.5, 0.49)
+    ]
     with RosGraph(folder) as graph:
         graph.start("policy_executor", spec=path, store=store.root, use_sim_time=True, monitor_timeout=0.3)
-        yield Site(Bench(graph), store, first, second)
+        yield Site(Bench(graph), store, *made)
 
 
 @pytest.fixture
@@ -203,9 +212,9 @@ def test_a_candidate_that_acts_otherwise_is_refused_by_its_shadow(site):
 
 def test_a_shadow_is_alone_and_ends_with_the_deactivation(site):
     bench = site.bench
-    first = bench.ask_for_swap(site.first, shadow_s=600.0)
+    first = bench.ask_for_swap(site.alike, shadow_s=600.0)
     bench.graph.wait_until(lambda: bench.step().shadow_ticks > 2, "the shadow to run")
-    second = bench.swap(site.first)
+    second = bench.swap(site.second)
     assert not second.success and "another policy" in second.message
     bench.graph.deactivate("policy_executor")
     bench.graph.wait_until(first.done, "the answer")
@@ -213,7 +222,7 @@ def test_a_shadow_is_alone_and_ends_with_the_deactivation(site):
     endless = bench.ask_for_swap(site.first, probation_s=float("inf"))
     bench.graph.wait_until(endless.done, "the answer")
     assert "probation_s: expected a finite number" in endless.result().message
-    inactive = bench.ask_for_swap(site.first, shadow_s=1.0)
+    inactive = bench.ask_for_swap(site.alike, shadow_s=1.0)
     bench.graph.wait_until(inactive.done, "the answer")
     assert "a robot that drives" in inactive.result().message
     bench.graph.activate("policy_executor")
@@ -221,19 +230,61 @@ def test_a_shadow_is_alone_and_ends_with_the_deactivation(site):
 
 def test_a_candidate_that_acts_alike_takes_over_after_its_shadow(site):
     before = site.bench.step().ticks
-    answer = site.bench.swap(site.first, shadow_s=0.5)
+    answer = site.bench.swap(site.alike, shadow_s=0.5)
     assert answer.success, answer.message
     assert answer.tick >= before + 5
 
 
-def test_the_handover_passes_the_terms_of_a_probation_on(site):
-    bench = site.bench
-    handover = Handover(bench.graph.node, site.store, EXECUTOR, timeout_s=30.0, callback_group=ReentrantCallbackGroup())
-    tick = handover.give(site.second, "test", probation_s=60.0, probation_limit=2.0)
+@contextlib.contextmanager
+def handover_of(site, timeout_s=30.0):
+    group = ReentrantCallbackGroup()
+    handover = Handover(site.bench.graph.node, site.store, EXECUTOR, timeout_s=timeout_s, callback_group=group)
+    yield handover
     handover.close()
-    status = bench.step()
-    assert (status.policy_id, status.last_swap_tick, site.store.active()) == (site.second, tick, site.second)
+
+
+def test_the_handover_passes_the_terms_of_a_probation_on(site):
+    with handover_of(site) as handover:
+        tick = handover.swap(site.second, "test", probation_s=60.0, probation_limit=2.0)
+    status = site.bench.step()
+    assert (status.policy_id, status.last_swap_tick) == (site.second, tick)
     assert status.probation_id == site.second and 50.0 < status.probation_left <= 60.0
+
+
+def test_the_handover_waits_for_a_shadow_of_any_length(site):
+    """Whose length the executor's parameter may say, and whose time is the robot's: here it takes several time-outs."""
+    bench = site.bench
+    with handover_of(site, timeout_s=0.3) as handover, ThreadPoolExecutor(1) as aside:
+        answer = aside.submit(handover.swap, site.alike, "test", shadow_s=3.0)
+        begun = time.monotonic()
+        bench.graph.wait_until(lambda: bench.step().shadow_ticks > 2, "the shadow to run")
+        while time.monotonic() - begun < 2.0:
+            bench.publish_clock()  # time stands still, the answer does not come
+            time.sleep(0.05)
+        bench.graph.wait_until(lambda: bench.step() and answer.done(), "the end of the shadow")
+    assert answer.result() == bench.step().last_swap_tick
+    assert bench.statuses[-1].policy_id == site.alike
+
+
+def test_a_handover_is_called_off_while_the_candidate_runs_beside_the_incumbent(site):
+    bench = site.bench
+    with handover_of(site) as handover, ThreadPoolExecutor(1) as aside:
+        answer = aside.submit(handover.swap, site.alike, "test", shadow_s=600.0)
+        bench.graph.wait_until(lambda: bench.step().shadow_ticks > 2, "the shadow to run")
+        handover.call_off(site.first, "cancelled")
+        with pytest.raises(HandoverError, match="called off: cancelled"):
+            answer.result(timeout=60.0)
+    status = bench.step()
+    assert (status.policy_id, status.shadow_id, status.state) == (site.first, "", PolicyStatus.STATE_RUNNING)
+
+
+def test_a_probation_without_a_limit_of_its_own_has_a_tighter_one_than_the_robot(site):
+    bench = site.bench
+    assert bench.swap(site.alike, probation_s=600.0).success
+    for step, cost in enumerate((1.0, 1.0, 0.5)):  # 2.5 of the 3 that the description allows, and 0.8 of those are 2.4
+        assert bench.step().policy_id == site.alike
+        bench.monitor(site.alike, step=step, cost=cost)
+    bench.graph.wait_until(lambda: bench.step().policy_id == site.first, "the first policy to drive again")
 
 
 def test_a_violation_on_probation_swaps_back_and_the_store_follows(site):
@@ -292,4 +343,47 @@ def test_an_executor_that_ends_leaves_the_safe_command(ros_graph, tmp_path, how,
     while bench.states()[-1:] != [PolicyStatus.STATE_INACTIVE] and time.monotonic() < patience:
         time.sleep(0.01)
     assert (bench.states()[-1], bench.force()) == (PolicyStatus.STATE_INACTIVE, 0.0)
-    assert "inference" in ros_graph.log("policy_executor")
+    summary = re.search(r"(\d+) ticks: (\d+) periods missed", ros_graph.log("policy_executor"))
+    assert summary and int(summary[1]) >= 5
+
+
+def test_a_message_that_does_not_fit_is_ignored_and_the_age_of_the_others_tells(ros_graph, tmp_path):
+    """Joint states of a gripper come on the topic that the arm's come on."""
+    spec, store = load_spec(ROOT / "config" / "panda_reach.yaml"), PolicyStore(tmp_path / "store")
+    store.activate(store.add(constant_agent(spec, 0.5), spec, Card(seed=0, created="2026-01-01")))
+    ros_graph.start("policy_executor", spec=spec.source, store=store.root)
+    statuses = ros_graph.collect("policy_status", PolicyStatus)
+    (topic,) = [name for name, kind in spec.sensor_topics.items() if kind == "sensor_msgs/msg/JointState"]
+    joints = ros_graph.node.create_publisher(JointState, topic, STATUS)
+    ros_graph.configure("policy_executor")
+    ros_graph.wait_for_readers(topic, 1)
+    ros_graph.activate("policy_executor")
+    joints.publish(JointState(name=["finger_1", "finger_2"], position=[0.0, 0.0], velocity=[0.0, 0.0]))
+    ros_graph.wait_until(lambda: "; ignored" in ros_graph.log("policy_executor"), "a warning")
+    seen = len(statuses)
+    ros_graph.wait_until(lambda: len(statuses) > seen + 5, "further ticks")
+    assert statuses[-1].state == PolicyStatus.STATE_WAITING
+    assert ros_graph.stop("policy_executor") == 0
+
+
+def test_a_thread_in_a_hurry_does_not_pass_it_on():
+    classes = []
+
+    def work():
+        try:
+            schedule(1)
+        except OSError:
+            return
+        child = threading.Thread(target=lambda: classes.append(os.sched_getscheduler(0)))
+        child.start()
+        child.join()
+        classes.append(os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK)
+        schedule(0)
+        classes.append(os.sched_getscheduler(0))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if not classes:
+        pytest.skip("this user may not use real-time scheduling")
+    assert classes == [os.SCHED_OTHER, os.SCHED_FIFO, os.SCHED_OTHER]

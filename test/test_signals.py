@@ -47,6 +47,14 @@ def test_silence_and_old_messages_are_stale_and_say_so(point_spec):
         reader.physical(5_400_000_000)
 
 
+def test_a_stamp_from_the_future_does_not_outlive_its_sensor(point_spec):
+    reader = SignalReader(point_spec)
+    reader.update("odom", odometry(sec=5), received_ns=0)
+    assert reader.physical(now_ns=4_700_000_000)["x"] == 0.0
+    with pytest.raises(StaleInputError, match="found -0.9"):
+        reader.physical(now_ns=4_100_000_000)
+
+
 def test_not_a_number_is_refused(point_spec):
     reader = SignalReader(point_spec)
     reader.update("odom", odometry(x=float("nan"), sec=1), 0)

@@ -1,6 +1,7 @@
 """The policy store: names, links, history, crashes and concurrent use."""
 
 import contextlib
+import errno
 import json
 import os
 import subprocess
@@ -81,6 +82,19 @@ def test_there_is_no_way_back_from_the_first_policy(store, add):
     store.activate(add(1))
     with pytest.raises(StoreError, match="previous: expected a policy, found none"):
         store.rollback()
+
+
+def test_a_disk_that_is_full_at_an_activation_is_said_and_nothing_moves(store, add, monkeypatch):
+    first, second = add(1), add(2)
+    store.activate(first)
+
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("saferule_core.store.folder.replace_link", full)
+    with pytest.raises(StoreError, match="found: No space left on device"):
+        store.activate(second)
+    assert store.active() == first
 
 
 def test_names_are_prefixes_or_links(store, add):

@@ -175,6 +175,43 @@ def test_cancel_stops_the_worker_and_changes_nothing(graph, statuses, client, re
     assert_drives_on(graph, statuses, incumbent)
 
 
+def test_a_swap_is_called_off_while_the_candidate_runs_beside_the_incumbent(tmp_path_factory, site, request_for):
+    with RosGraph(tmp_path_factory.mktemp("shadow")) as graph:
+        robot = graph.start("sim_robot", spec=site.spec, real_time_factor=2.0)
+        executor = graph.start(
+            "policy_executor", spec=site.spec, store=site.store, use_sim_time=True, monitor_timeout=0.0, shadow_s=3000.0
+        )
+        server = start_server(graph, site)
+        graph.configure(executor, server, robot)
+        graph.activate(executor, server, robot)
+        statuses, client = graph.collect("policy_status", PolicyStatus), UnlearnClient(graph.node)
+        answers = []
+        asking = threading.Thread(target=lambda: answers.append(client.repair(request_for(), lambda _feedback: None)))
+        asking.start()
+        graph.wait_until(lambda: statuses and statuses[-1].shadow_id, "the shadow")
+        incumbent, candidate = statuses[-1].policy_id, statuses[-1].shadow_id
+        client.cancel()
+        asking.join(60.0)
+        (result,) = answers
+        assert result.status == UnlearnResult.STATUS_CANCELLED, result.message
+        assert "cancelled while swapping" in result.message and result.candidate_id == candidate
+        seen = len(statuses)
+        graph.wait_until(lambda: len(statuses) > seen + 5, "further ticks")
+        assert (statuses[-1].policy_id, statuses[-1].shadow_id) == (incumbent, "")
+        assert PolicyStore(site.store).active() == incumbent
+
+
+def test_a_damaged_card_is_said_and_does_not_end_the_server(graph, site):
+    card = Path(site.store) / "policies" / site.other_policy / "card.json"
+    whole = card.read_bytes()
+    try:
+        card.write_bytes(b"{")
+        assert not graph.call(ListPolicies, "unlearning_server/list_policies").policy_ids
+    finally:
+        card.write_bytes(whole)
+    assert site.other_policy in graph.call(ListPolicies, "unlearning_server/list_policies").policy_ids
+
+
 def test_what_is_detected_is_told_in_feedback_and_result(client, request_for, site):
     told = []
     request = request_for(

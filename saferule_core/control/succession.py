@@ -55,7 +55,15 @@ class Succession:
     def swap(
         self, policy: Policy, policy_id: str, next_tick: int, blend_ticks: int, terms: ProbationTerms | None
     ) -> str:
-        """Put a policy into the loop from `next_tick` on; return the id of the one before it."""
+        """Put a policy into the loop from `next_tick` on; return the id of the one before it.
+
+        Where it is there already nothing is exchanged: the way back to the one before it stays, and so does a probation
+        that has begun, with its terms.
+        """
+        if policy_id == self.slot.policy_id:
+            if terms is not None and self.probation is None:
+                self.probation = Probation(policy_id, terms)
+            return policy_id
         previous, check = self.slot, self._range_check(policy)
         begun = time.perf_counter()
         self.slot = previous.followed_by(policy, policy_id, check, next_tick, blend_ticks)

@@ -162,12 +162,20 @@ class StoreFolder:
 
     @contextlib.contextmanager
     def _changing(self, timeout: float = 10.0) -> Iterator[None]:
-        """Hold the lock, after tidying up what a crash may have left."""
+        """Hold the lock, after tidying up what a crash may have left.
+
+        Raises:
+            StoreError: somebody else holds it for longer than `timeout` [s], or a file cannot be written.
+        """
         with locked(self.root / ".lock", timeout):
-            for left in self._policies.glob(f"{INCOMING}*"):
-                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
-            self._reconcile()
-            yield
+            try:
+                for left in self._policies.glob(f"{INCOMING}*"):
+                    shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+                self._reconcile()
+                yield
+            except OSError as error:
+                reason = error.strerror or error
+                raise StoreError(f"{self.root}: expected a store that can be changed, found: {reason}") from error
 
     def _reconcile(self) -> None:
         """Make disk and history agree after a crash between them; what is on disk is what counts."""
