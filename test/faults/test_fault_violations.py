@@ -60,6 +60,8 @@ def test_on_timers_of_its_own_the_safe_command_does_not_wait_for_the_next_tick(t
             monitor.publish(Bool(data=False))
             rig.wait_until(lambda: rig.call(Trigger, "policy_executor/resume").success, "the executor to resume")
             rig.wait_until(rig.is_driving, "the policy to drive")
+        ticks = len(rig.robot.statuses)
+        rig.wait_until(lambda: len(rig.robot.statuses) > ticks + 1, "the status of a later tick")
         of_ticks = [nanoseconds(status.header.stamp) for status in rig.robot.statuses]
         between = [c for c in rig.robot.commands if first < c.stamp_ns < of_ticks[-1] and c.stamp_ns not in of_ticks]
     assert [command.x for command in between] == [0.0] * stops, "one command per stop that is no tick's, the safe one"
