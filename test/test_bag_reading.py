@@ -1,9 +1,12 @@
 """Every kind of bag is read whole; a bag that is not whole is refused with both numbers, unless that is allowed."""
 
+import json
 import os
 import shutil
 import sqlite3
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StorageP
 from test_bags import ODOMETRY, command, live, odometry, record
 
 from saferule_core.data.bag_file import TopicRequest, read_bag_topics, read_topics
+from saferule_core.data.bag_metadata import LARGEST_METADATA
 from saferule_core.data.bags import read_bags
 from saferule_core.data.message_types import empty_message, standard_types
 from saferule_core.data.reading import ReadOptions
@@ -296,6 +300,42 @@ class TestTraps:
         path = many(tmp_path / "bag", count=3)
         (path / "metadata.yaml").write_text("rosbag2_bagfile_information: &a {version: 8, storage_identifier: *a}\n")
         with pytest.raises(DataError, match="storage_identifier: expected text"):
+            x_of(path)
+
+    @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+    def test_a_pipe_or_a_device_in_place_of_a_file(self, tmp_path, make):
+        """In a process of its own, with little memory: a reader that waits or reads on is ended."""
+        names, given = ("metadata.yaml", "bag.mcap", "bag.db3", "alone.mcap", "Folder.msg", "Alone.msg"), []
+        for name in names:
+            storage = StoragePlugin.SQLITE3 if name == "bag.db3" else StoragePlugin.MCAP
+            bag = many(tmp_path / name / "bag", storage, count=3)
+            types = tmp_path / name / "own_msgs" / "msg"
+            types.mkdir(parents=True)
+            place = types / name if name.endswith(".msg") else bag.parent / name if name == "alone.mcap" else bag / name
+            place.unlink(missing_ok=True)
+            make(place)
+            target = place if name == "alone.mcap" else bag
+            given.append([str(target), *{"Folder.msg": [str(types.parent)], "Alone.msg": [str(place)]}.get(name, [])])
+        code = (
+            "import json, resource, sys; resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))\n"
+            "from saferule_core.data.bag_file import TopicRequest, read_topics\n"
+            "from saferule_core.data.reading import ReadOptions\n"
+            "from saferule_core.errors import DataError\n"
+            f"request = TopicRequest('odom', {ODOMETRY!r}, ('pose.pose.position.x',))\n"
+            "for path, *types in json.loads(sys.argv[1]):\n"
+            "    try: print(read_topics(path, [request], options=ReadOptions(message_types=tuple(types))))\n"
+            "    except DataError as error: print(error, flush=True)\n"
+        )
+        command = [sys.executable, "-c", code, json.dumps(given)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr[-1000:]
+        for name, line in zip(names, done.stdout.splitlines(), strict=True):
+            assert name in line and "expected" in line and "regular file" in line or name == "Alone.msg", line
+
+    def test_metadata_that_is_too_large(self, tmp_path):
+        path = many(tmp_path / "bag", count=3)
+        os.truncate(path / "metadata.yaml", LARGEST_METADATA + 1)
+        with pytest.raises(DataError, match=f"expected at most {LARGEST_METADATA} bytes, found {LARGEST_METADATA + 1}"):
             x_of(path)
 
     def test_a_message_that_is_too_short(self, point_spec, tmp_path):

@@ -46,7 +46,8 @@ def find_bag(path: Path, options: ReadOptions) -> BagFiles:
     """Return the files of the bag at `path`: a directory, or one .mcap or .db3 file (.zstd after it: packed).
 
     Raises:
-        DataError: there is no bag, its metadata is wrong, a file is missing, or one leads out of the allowed roots.
+        DataError: there is no bag, its metadata is wrong, a file is missing or no regular one, or leads out of the
+            allowed roots.
     """
     check_inside(path, options.roots)
     try:
@@ -58,8 +59,10 @@ def find_bag(path: Path, options: ReadOptions) -> BagFiles:
         found = _of_directory(path) if path.is_dir() else _of_file(path, ())
         for file in found.files:
             check_inside(file, options.roots)
-            if not file.is_file():
+            if not file.exists():
                 raise DataError(f"{path}: expected the file {file.name}, as its metadata says, found no such file")
+            if not file.is_file():
+                raise DataError(f"{path}: expected the file {file.name}, found something that is no regular file")
     except (OSError, RuntimeError) as error:
         raise DataError(f"{path}: expected a rosbag2 bag, found: {error}") from error
     return found
@@ -74,7 +77,7 @@ def _of_directory(path: Path) -> BagFiles:
         )  # fmt: skip
     entries = sorted(path.iterdir())
     files = [entry for entry in entries if entry.with_suffix("").suffix in ENDINGS or entry.suffix in ENDINGS]
-    if len(files) == 1 and files[0].is_file():
+    if len(files) == 1:
         note = f"no metadata.yaml: {files[0].name} was read as the whole bag"
         return _of_file(files[0], (note,))
     if files:
