@@ -31,6 +31,12 @@ from saferule_core.spec_schema import ActionChannel, FieldSource, Signal
 
 SHORTEST_GAP_NS = 1_000_000_000
 GAP_PERIODS = 3
+FEWEST_GAPS = 10
+"""A rate is taken of so many gaps between commands at least; pauses do not count."""
+
+RATE_NOTED, RATE_REFUSED = 1.25, 2.0
+"""Gaps between commands that are so many times longer or shorter than the control period are noted, or refused."""
+
 ROWS_AT_ONCE = 1 << 16
 
 LabelSource = Literal["recomputed", "logged"]
@@ -105,6 +111,7 @@ class _Recording:
         self._max_ages = max_ages_ns(spec)
         pause = 2 * max(self._gap_ns, *self._max_ages.values())
         self._tracks = dict(zip(self._messages, common_clock(list(self._messages.values()), pause), strict=True))
+        self._check_rate()
         self._note_clocks()
         for messages in self._messages.values():
             release(messages.logged, messages.stamped, messages.arrival)
@@ -132,6 +139,27 @@ class _Recording:
             if there or (trusted and name == "cost"):
                 found.append(_Label(name, source, trusted))
         return found
+
+    def _check_rate(self) -> None:
+        """Compare the rate of the commands with the description's: with more of them, costs add up to more."""
+        topic = self._spec.action[0].topic
+        gaps = np.diff(self._tracks[topic].time)
+        gaps = gaps[gaps <= self._gap_ns]
+        if len(gaps) < FEWEST_GAPS:
+            return
+        gap, period = max(float(np.median(gaps)), 1.0), float(self._spec.period_ns)
+        ratio = max(gap, period) / min(gap, period)
+        found = f"{1e9 / gap:.3g} Hz (the median gap is {gap / 1e6:.4g} ms)"
+        if ratio > RATE_REFUSED:
+            if not np.any(self._messages[topic].stamped > 0):
+                found += " by their recording times, which have to be of a simulation's clock (--use-sim-time) if it is one"
+            raise DataError(
+                f"{self._path}: topic {topic}: expected commands at {self._spec.rate_hz:g} Hz, the description's "
+                f"rate_hz, found {found}; one command is one step: set rate_hz to the rate of the commands, or name "
+                f"the topic of those that are sent at {self._spec.rate_hz:g} Hz"
+            )
+        if ratio > RATE_NOTED:
+            self._notes.append(f"topic {topic}: commands at {found}, the description says {self._spec.rate_hz:g} Hz")
 
     def _note_clocks(self) -> None:
         """Say by which clocks messages were put in order."""
