@@ -140,6 +140,18 @@ def test_recording_times_of_a_wall_clock_do_not_matter(point_spec, tmp_path, spe
     assert_equal(read_bags([wall], point_spec, "logged").transitions, plain)
 
 
+def test_times_after_a_clock_was_set_back_are_the_stamps(point_spec, tmp_path):
+    seconds = [100 + 0.1 * k for k in range(20)] + [10 + 0.1 * k for k in range(20)]
+    stamps = [round(1e9 * second) for second in seconds]
+    messages = [m for k, now in enumerate(stamps) for m in (odometry(0.1 * k, now), command(0.0, now))]
+    (bag,) = read_bags([record(tmp_path / "bag", messages)], point_spec).bags
+    assert bag.times == ((stamps[0], stamps[18]), (stamps[21], stamps[38]))  # each topic shows it, and is cut there
+    assert not any("out of order" in note for note in bag.notes)
+    messages[20], messages[22] = messages[22], messages[20]
+    (bag,) = read_bags([record(tmp_path / "late", messages)], point_spec).bags
+    assert "topic odom: 1 messages out of order, put in order by their stamps" in bag.notes
+
+
 def test_without_markers_pauses_and_max_steps_separate_episodes(point_spec, tmp_path):
     ticks = [TICK * (1 + k + (20 if k >= 30 else 0)) for k in range(40)]
     messages = [m for k, now in enumerate(ticks) for m in (odometry(0.1 * k, now), command(0.0, now))]
@@ -167,11 +179,11 @@ def test_commands_at_another_rate_are_refused(point_spec, tmp_path, rate_hz, gap
 
 def test_a_rate_by_recording_times_may_be_of_the_wrong_clock(point_spec, tmp_path):
     messages = [(*message[:4], None) for message in at_rate(50, 12)]
-    with pytest.raises(DataError, match="found 50 Hz .* by their recording times, .*--use-sim-time"):
+    with pytest.raises(DataError, match="found 50 Hz .* by their recording times .*--use-sim-time"):
         read_bags([record(tmp_path / "bag", messages)], point_spec)
 
 
-@pytest.mark.parametrize(("rate_hz", "noted"), [(20, True), (13, True), (12, False), (10, False), (9, False), (5, True)])
+@pytest.mark.parametrize(("rate_hz", "noted"), [(20, True), (13, True), (12, False), (9, False), (5, True)])
 def test_commands_at_nearly_the_rate_are_read(point_spec, tmp_path, rate_hz, noted):
     (bag,) = read_bags([record(tmp_path / "bag", at_rate(rate_hz, 12))], point_spec).bags
     assert [f"commands at {rate_hz} Hz" in note for note in bag.notes if "commands at" in note] == [True] * noted

@@ -47,7 +47,8 @@ class BagPart:
     """The transitions of one bag, the names of its episodes, and how many commands it has (not all are steps).
 
     labels: how the log's own labels compare with what the sensors say. notes: what a user of the data should know.
-    times: of each episode's first and last command [ns], by the clock that the messages were put in order with.
+    times: of each episode's first and last command [ns], header stamps where there are any; those of before and after a
+        clock was set back may be the same.
     """
 
     transitions: Transitions
@@ -152,7 +153,7 @@ class _Recording:
         found = f"{1e9 / gap:.3g} Hz (the median gap is {gap / 1e6:.4g} ms)"
         if ratio > RATE_REFUSED:
             if not np.any(self._messages[topic].stamped > 0):
-                found += " by their recording times, which have to be of a simulation's clock (--use-sim-time) if it is one"
+                found += " by their recording times (of a simulation, record them in its own time: --use-sim-time)"
             raise DataError(
                 f"{self._path}: topic {topic}: expected commands at {self._spec.rate_hz:g} Hz, the description's "
                 f"rate_hz, found {found}; one command is one step: set rate_hz to the rate of the commands, or name "
@@ -168,11 +169,13 @@ class _Recording:
             self._notes.append(f"placed by their recording time, as they have no header stamp: {', '.join(plain)}")
         if any(other_clock(messages.logged, messages.stamped) for messages in self._messages.values()):
             self._notes.append("recorded by another clock than that of the header stamps")
-        jumps = len(clock_jumps(list(self._messages.values())))
-        if jumps:
-            self._notes.append(f"the clock was set back ({jumps} places where a topic shows it); cut there")
+        jumps = clock_jumps(list(self._messages.values()))
+        if len(jumps):
+            self._notes.append(f"the clock was set back ({len(jumps)} places where a topic shows it); cut there")
         for topic, messages in self._messages.items():
-            late = int((np.diff(messages.stamped[messages.stamped > 0]) < 0).sum())
+            stamped = messages.stamped > 0
+            back = np.diff(messages.stamped[stamped]) < 0
+            late = int((back & ~np.isin(messages.arrival[stamped][1:], jumps)).sum())
             if late:
                 self._notes.append(f"topic {topic}: {late} messages out of order, put in order by their stamps")
 
@@ -180,7 +183,7 @@ class _Recording:
         """Return transitions and bookkeeping."""
         commands = self._tracks[self._spec.action[0].topic]
         episode, spans, names = self._episodes(commands)
-        return self._assemble(self._ticks(commands, episode, spans), names, commands.time)
+        return self._assemble(self._ticks(commands, episode, spans), names, commands.said)
 
     def _ticks(self, commands: Track, episode: np.ndarray, spans: np.ndarray) -> Ticks:
         spec = self._spec
@@ -199,7 +202,7 @@ class _Recording:
     def _assemble(self, ticks: Ticks, names: list[str], sent: np.ndarray) -> BagPart:
         """Compute all steps, some at a time; leave out those with values that are not finite, and name episodes.
 
-        sent: when each command was sent [ns].
+        sent: when each command was sent [ns], as its clock said it.
         """
         count = len(ticks.command)
         rows: dict[str, np.ndarray] = {}
