@@ -26,6 +26,7 @@ from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
+import yaml
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 
 from saferule_core.data.bag_file import Messages, TopicRequest, read_topics
@@ -103,6 +104,29 @@ def write_bag(path: Path, kind: Kind) -> None:
                     stamp.sec, stamp.nanosec = divmod(now, 1_000_000_000)
                 connection = connections[topic]
                 writer.write(connection, now, types.serialize_cdr(message, connection.msgtype))
+
+
+def merged(parts: Sequence[Path], path: Path) -> Path:
+    """Make one bag of several files out of bags of one file each, which are gone then."""
+    path.mkdir()
+    whole, topics, files = {}, {}, []
+    for number, part in enumerate(parts):
+        told = yaml.safe_load((part / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+        (name,) = told["relative_file_paths"]
+        file = (part / name).rename(path / f"{path.name}_{number}{''.join(Path(name).suffixes)}")
+        files.append({**told["files"][0], "path": file.name})
+        for entry in told["topics_with_message_count"]:
+            count = topics.setdefault(entry["topic_metadata"]["name"], {**entry, "message_count": 0})
+            count["message_count"] += entry["message_count"]
+        whole = whole or told
+        shutil.rmtree(part)
+    whole |= {
+        "topics_with_message_count": list(topics.values()), "files": files,
+        "relative_file_paths": [file["path"] for file in files],
+        "message_count": sum(file["message_count"] for file in files),
+    }  # fmt: skip
+    (path / "metadata.yaml").write_text(yaml.safe_dump({"rosbag2_bagfile_information": whole}))
+    return path
 
 
 def rows_of(read: dict[str, Messages]) -> Rows:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 from test_bags import ODOMETRY, command, live, odometry, record
 
+from benchmarks.fuzz_bags import merged
 from saferule_core.data.bag_file import TopicRequest, read_bag_topics, read_topics
-from saferule_core.data.bag_metadata import LARGEST_METADATA
+from saferule_core.data.bag_metadata import LARGEST_METADATA, read_metadata
 from saferule_core.data.bags import read_bags
 from saferule_core.data.message_types import empty_message, standard_types
 from saferule_core.data.reading import ReadOptions
@@ -116,8 +118,8 @@ FORMS = {
     8: ("", CDR + TEXT_NAMED_QUALITY + HASH, PACKED + FILES + "  custom_data: ~\n  ros_distro: jazzy\n"),
     9: ("", CDR + LISTED_QUALITY + HASH, PACKED + FILES + "  custom_data:\n    run: '7'\n  ros_distro: rolling\n"),
 }
-"""What each version of metadata.yaml has before the times, of a topic, and at the end, as rosbag2 wrote it (its yaml.hpp,
-and bags in its tests). Before version 4 the bag's name is before the file's."""
+"""What each version of metadata.yaml has before the times, of a topic, and at the end, as rosbag2 wrote it (yaml.hpp
+and the bags of its tests). Before version 4 the bag's name is before the file's."""
 
 
 @pytest.mark.parametrize("storage", list(StoragePlugin))
@@ -199,6 +201,35 @@ def test_what_is_left_of_a_truncated_bag_can_be_read(tmp_path, storage, whole):
     assert count // 3 < len(x) < count
     np.testing.assert_array_equal(x, np.arange(len(x)))
     assert any(file.name in note or "expected" in note for note in topics.notes)
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["with a list of files", "without"])
+@pytest.mark.parametrize("compression", [CompressionMode.NONE, CompressionMode.FILE, CompressionMode.MESSAGE])
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+def test_a_split_bag_is_read_as_the_whole(point_spec, tmp_path, storage, compression, listed):
+    messages = live(3, 5)
+    whole = record(tmp_path / "whole", messages, storage, compression)
+    cut = len(messages) // 2 + 1  # within an episode, and between two messages of a tick
+    parts = [
+        record(tmp_path / f"part_{number}", some, storage, compression)
+        for number, some in enumerate((messages[:cut], messages[cut:]))
+    ]
+    split = merged(parts, tmp_path / "split")
+    metadata = split / "metadata.yaml"
+    if not listed:
+        content = yaml.safe_load(metadata.read_text())
+        assert len(content["rosbag2_bagfile_information"].pop("files")) == 2
+        metadata.write_text(yaml.safe_dump(content))
+    found, wanted = read_bags([split], point_spec), read_bags([whole], point_spec)
+    assert found.transitions.digest() == wanted.transitions.digest() and len(wanted.transitions) == 15
+    assert found.bags[0].episode_names == wanted.bags[0].episode_names and found.bags[0].notes == wanted.bags[0].notes
+    first, second = read_metadata(split).files
+    swapped = metadata.read_text().replace(first.name, "?").replace(second.name, first.name).replace("?", second.name)
+    metadata.write_text(swapped)
+    assert read_metadata(split).files == (second, first), "files are read in the order of the list"
+    second.unlink()
+    with pytest.raises(DataError, match=f"expected the file {second.name}, as its metadata says, found no such file"):
+        read_bags([split], point_spec)
 
 
 def test_a_missing_file_of_a_split_bag_is_named(tmp_path):

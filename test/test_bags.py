@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from saferule_core.data.bag_file import TopicRequest, read_topics
 from saferule_core.data.bags import read_bags, write_bags
@@ -40,10 +40,12 @@ def assert_equal(found, wanted):
         np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name), err_msg=name)
 
 
-def record(path, messages, storage=StoragePlugin.MCAP):
+def record(path, messages, storage=StoragePlugin.MCAP, compression=CompressionMode.NONE):
     """Write a bag of (topic, type, fields, log time, stamp or None), in this order of arrival."""
     types = standard_types()
-    with Writer(path, version=8, storage_plugin=storage) as writer:
+    writer = Writer(path, version=8, storage_plugin=storage)
+    writer.set_compression(compression, CompressionFormat.ZSTD)
+    with writer:
         connections = {}
         for topic, kind, fields, logged, stamp in messages:
             if topic not in connections:
