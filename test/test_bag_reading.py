@@ -7,18 +7,21 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
+from rosbags.rosbag2.reader import zstd
 from test_bags import ODOMETRY, command, live, odometry, record
 
 from benchmarks.fuzz_bags import merged
 from saferule_core.data.bag_file import TopicRequest, read_bag_topics, read_topics
 from saferule_core.data.bag_metadata import LARGEST_METADATA, read_metadata
 from saferule_core.data.bags import read_bags
+from saferule_core.data.column_cache import STALE_SECONDS
 from saferule_core.data.message_types import empty_message, standard_types
 from saferule_core.data.reading import ReadOptions
 from saferule_core.errors import DataError
@@ -378,6 +381,21 @@ class TestTraps:
         with pytest.raises(DataError, match="expected records of at most"):
             x_of(file, ReadOptions())
 
+    @pytest.mark.parametrize("tolerant", [False, True])
+    def test_a_packed_file_that_unpacks_to_a_thousand_times_its_size(self, tmp_path, monkeypatch, tolerant):
+        monkeypatch.setattr("saferule_core.data.bag_files.ALWAYS_UNPACKED", 1 << 20)
+        monkeypatch.setenv("TMPDIR", str(tmp_path / "unpacked"))
+        monkeypatch.setattr("tempfile.tempdir", None)
+        (tmp_path / "unpacked").mkdir()
+        file = storage_file(many(tmp_path / "bag", compression=CompressionMode.FILE))
+        assert len(x_of(file)) == MANY
+        file.write_bytes(zstd.compress(zstd.decompress(file.read_bytes()) + bytes(50 << 20)))
+        assert file.stat().st_size * 300 < 50 << 20
+        monkeypatch.setattr("saferule_core.data.bag_files.LARGEST_RATIO", 300)
+        with pytest.raises(DataError, match=r"expected at most \d+ bytes in bag.mcap.zstd .* found more"):
+            x_of(file, ReadOptions(tolerate_truncated=tolerant))
+        assert list((tmp_path / "unpacked").iterdir()) == []
+
     def test_metadata_that_refers_to_itself(self, tmp_path):
         path = many(tmp_path / "bag", count=3)
         (path / "metadata.yaml").write_text("rosbag2_bagfile_information: &a {version: 8, storage_identifier: *a}\n")
@@ -473,6 +491,18 @@ class TestCache:
         for file in (tmp_path / "cache").glob("*/*.bin"):
             file.write_bytes(bytes(file.stat().st_size))
         assert self.read(bag, point_spec, tmp_path / "cache").transitions.digest() == wanted
+
+    def test_what_killed_processes_left_is_removed_after_a_day(self, bag, point_spec, tmp_path):
+        cache = tmp_path / "cache"
+        old, new = cache / ".unfinished_old", cache / ".unfinished_new"
+        for folder in (old, new):
+            folder.mkdir(parents=True)
+            (folder / "0.bin").write_bytes(bytes(8))
+        before = time.time() - 1.5 * STALE_SECONDS
+        os.utime(old, (before, before))
+        self.read(bag, point_spec, cache)
+        assert not old.exists() and (new / "0.bin").is_file()
+        assert len([entry for entry in cache.iterdir() if not entry.name.startswith(".")]) == 1
 
 
 def test_long_columns_go_to_disk_and_stay_readable(tmp_path, monkeypatch):

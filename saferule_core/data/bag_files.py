@@ -23,6 +23,8 @@ from saferule_core.errors import DataError
 
 ENDINGS = {".mcap": "mcap", ".db3": "sqlite3"}
 PIECE = 1 << 20
+ALWAYS_UNPACKED, LARGEST_RATIO = 1 << 30, 1000
+"""A packed file may unpack to so many bytes, or to so many times its size if that is more."""
 
 
 @dataclass(frozen=True)
@@ -115,14 +117,19 @@ def opened(file: Path, bag: BagFiles, tolerant: bool) -> Iterator[StorageFile]:
 
 
 def _unpack(file: Path, target: Path, tolerant: bool) -> Path:
-    """Unpack a zstd file; it may not fill the disk."""
+    """Unpack a zstd file; it may not fill the disk, nor be a bomb."""
+    largest = max(ALWAYS_UNPACKED, LARGEST_RATIO * file.stat().st_size)
     room = shutil.disk_usage(target.parent).free * 9 // 10
     try:
         with file.open("rb") as packed, zstd.open(packed, "rb") as stream, target.open("wb") as out:
             while piece := stream.read(PIECE):
-                room -= len(piece)
-                if room < 0:
+                if (size := out.tell() + len(piece)) > room:
                     raise Damaged(f"expected a file that fits on the disk when unpacked, found more in {file.name}")
+                if size > largest:
+                    raise Damaged(
+                        f"expected at most {largest} bytes in {file.name} ({file.stat().st_size} bytes packed), found "
+                        "more; if it is no trap, unpack it first"
+                    )
                 out.write(piece)
     except (zstd.ZstdError, EOFError) as error:
         if not tolerant:
