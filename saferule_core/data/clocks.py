@@ -104,7 +104,8 @@ def common_clock(recorded: Sequence[Messages], pause_ns: int = LONGEST_AGE_NS) -
     for messages in recorded:
         part = slice(start, start + len(messages))
         order = np.argsort(rank[part], kind="stable")
-        tracks.append(Track(time[part][order], rank[part][order], order, said[part][order]))
+        ordered = time[part][order]
+        tracks.append(Track(ordered, rank[part][order], order, ordered if said is time else said[part][order]))
         start += len(messages)
     return tracks
 
