@@ -121,7 +121,7 @@ def test_recording_times_of_another_clock_are_translated():
 
 def test_repeated_markers_are_one_episode():
     def track(times, ranks):
-        return Track(np.array(times), np.array(ranks), np.arange(len(times)))
+        return Track(np.array(times), np.array(ranks), np.arange(len(times)), np.array(times))
 
     commands, markers = track([5, 15, 25, 35], [0, 2, 4, 6]), track([10, 20, 30], [1, 3, 5])
     episode, spans = episodes_by_marker(commands, markers, ["a", "a", "b"])

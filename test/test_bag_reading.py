@@ -1,19 +1,27 @@
 """Every kind of bag is read whole; a bag that is not whole is refused with both numbers, unless that is allowed."""
 
+import json
 import os
 import shutil
 import sqlite3
 import struct
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
+from rosbags.rosbag2.reader import zstd
 from test_bags import ODOMETRY, command, live, odometry, record
 
+from benchmarks.fuzz_bags import merged
 from saferule_core.data.bag_file import TopicRequest, read_bag_topics, read_topics
+from saferule_core.data.bag_metadata import LARGEST_METADATA, read_metadata
 from saferule_core.data.bags import read_bags
+from saferule_core.data.column_cache import STALE_SECONDS
 from saferule_core.data.message_types import empty_message, standard_types
 from saferule_core.data.reading import ReadOptions
 from saferule_core.errors import DataError
@@ -59,24 +67,76 @@ def x_of(path, options=TOLERANT):
     ],
 )  # fmt: skip
 def test_storages_compressions_and_versions(tmp_path, storage, compression, version):
-    if (storage, compression) == (
-        StoragePlugin.SQLITE3,
-        CompressionMode.STORAGE,
-    ) or compression == CompressionMode.NONE:
-        pytest.skip("rosbags does not write it")
     path = many(tmp_path / "bag", storage, compression, version)
     np.testing.assert_array_equal(x_of(path, ReadOptions()), np.arange(MANY))
 
 
-@pytest.mark.parametrize("version", [4, 5, 6, 7, 8, 9])
-def test_metadata_of_every_version_with_or_without_a_list_of_files(tmp_path, version):
-    path = many(tmp_path / "bag", count=10)
-    content = yaml.safe_load((path / "metadata.yaml").read_text())
-    information = content["rosbag2_bagfile_information"]
-    information["version"] = version
-    assert information.pop("files")
-    (path / "metadata.yaml").write_text(yaml.safe_dump(content))
-    assert len(x_of(path, ReadOptions())) == 10
+QUALITY = "- history: 3\\n  depth: 0\\n  reliability: 1\\n  durability: 2\\n  lifespan:\\n    sec: 10\\n    nsec: 0"
+NAMED_QUALITY = "- history: keep_last\\n  depth: 10\\n  reliability: reliable\\n  durability: volatile"
+METADATA = """\
+rosbag2_bagfile_information:
+  version: {version}
+  storage_identifier: {storage}
+{before}  duration:
+    nanoseconds: 9
+  starting_time:
+    nanoseconds_since_epoch: 0
+  message_count: 10
+  topics_with_message_count:
+    - topic_metadata:
+        name: /odom
+        type: nav_msgs/msg/Odometry
+{topic}      message_count: 10
+{after}"""
+CDR = "        serialization_format: cdr\n"
+PACKED = '  compression_format: ""\n  compression_mode: ""\n'
+PLACES = "  relative_file_paths:\n    - {file}\n"
+OLD_PLACES = PLACES.replace("{file}", "bag/{file}")
+FILES = PLACES + (
+    "  files:\n    - path: {file}\n      starting_time:\n        nanoseconds_since_epoch: 0\n"
+    "      duration:\n        nanoseconds: 9\n      message_count: 10\n"
+)
+HASH = "        type_description_hash: RIHS01_3cc97dc7fb7502f8714462c526d369e35b603cfc34d946e3f2eda2766dfec6e0\n"
+LISTED_QUALITY = """\
+        offered_qos_profiles:
+          - history: keep_last
+            depth: 10
+            reliability: reliable
+            durability: volatile
+            deadline:
+              sec: 9223372036
+              nsec: 854775807
+            liveliness: automatic
+            avoid_ros_namespace_conventions: false
+"""
+TEXT_QUALITY, TEXT_NAMED_QUALITY = (f'        offered_qos_profiles: "{text}"\n' for text in (QUALITY, NAMED_QUALITY))
+FORMS = {
+    1: (OLD_PLACES, "", ""),
+    2: (OLD_PLACES, CDR, ""),
+    3: (OLD_PLACES, CDR, PACKED),
+    4: (PLACES, CDR + TEXT_QUALITY, PACKED),
+    5: ("", CDR + TEXT_QUALITY, PACKED + FILES),
+    6: ("", CDR + TEXT_QUALITY, PACKED + FILES + "  custom_data: ~\n"),
+    7: ("", CDR + TEXT_QUALITY + HASH, PACKED + FILES + "  custom_data: ~\n"),
+    8: ("", CDR + TEXT_NAMED_QUALITY + HASH, PACKED + FILES + "  custom_data: ~\n  ros_distro: jazzy\n"),
+    9: ("", CDR + LISTED_QUALITY + HASH, PACKED + FILES + "  custom_data:\n    run: '7'\n  ros_distro: rolling\n"),
+}
+"""What each version of metadata.yaml has before the times, of a topic, and at the end, as rosbag2 wrote it (yaml.hpp
+and the bags of its tests). Before version 4 the bag's name is before the file's."""
+
+
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+@pytest.mark.parametrize("version", FORMS)
+def test_metadata_in_the_form_of_every_version(tmp_path, version, storage):
+    path = many(tmp_path / "bag", storage, count=10)
+    before, topic, after = (part.format(file=storage_file(path).name) for part in FORMS[version])
+    names = {"version": version, "storage": storage.name.lower()}
+    text = METADATA.format(**names, before=before, topic=topic, after=after)
+    (path / "metadata.yaml").write_text(text)
+    np.testing.assert_array_equal(x_of(path, ReadOptions()), np.arange(10))
+    (path / "metadata.yaml").write_text(text.replace("message_count: 10", "message_count: 11"))
+    with pytest.raises(DataError, match="topic /odom: expected 11 messages, as its metadata says, found 10"):
+        x_of(path, ReadOptions())
 
 
 def test_versions_of_the_future_are_refused(tmp_path):
@@ -144,6 +204,35 @@ def test_what_is_left_of_a_truncated_bag_can_be_read(tmp_path, storage, whole):
     assert count // 3 < len(x) < count
     np.testing.assert_array_equal(x, np.arange(len(x)))
     assert any(file.name in note or "expected" in note for note in topics.notes)
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["with a list of files", "without"])
+@pytest.mark.parametrize("compression", [CompressionMode.NONE, CompressionMode.FILE, CompressionMode.MESSAGE])
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+def test_a_split_bag_is_read_as_the_whole(point_spec, tmp_path, storage, compression, listed):
+    messages = live(3, 5)
+    whole = record(tmp_path / "whole", messages, storage, compression)
+    cut = len(messages) // 2 + 1  # within an episode, and between two messages of a tick
+    parts = [
+        record(tmp_path / f"part_{number}", some, storage, compression)
+        for number, some in enumerate((messages[:cut], messages[cut:]))
+    ]
+    split = merged(parts, tmp_path / "split")
+    metadata = split / "metadata.yaml"
+    if not listed:
+        content = yaml.safe_load(metadata.read_text())
+        assert len(content["rosbag2_bagfile_information"].pop("files")) == 2
+        metadata.write_text(yaml.safe_dump(content))
+    found, wanted = read_bags([split], point_spec), read_bags([whole], point_spec)
+    assert found.transitions.digest() == wanted.transitions.digest() and len(wanted.transitions) == 15
+    assert found.bags[0].episode_names == wanted.bags[0].episode_names and found.bags[0].notes == wanted.bags[0].notes
+    first, second = read_metadata(split).files
+    swapped = metadata.read_text().replace(first.name, "?").replace(second.name, first.name).replace("?", second.name)
+    metadata.write_text(swapped)
+    assert read_metadata(split).files == (second, first), "files are read in the order of the list"
+    second.unlink()
+    with pytest.raises(DataError, match=f"expected the file {second.name}, as its metadata says, found no such file"):
+        read_bags([split], point_spec)
 
 
 def test_a_missing_file_of_a_split_bag_is_named(tmp_path):
@@ -292,10 +381,61 @@ class TestTraps:
         with pytest.raises(DataError, match="expected records of at most"):
             x_of(file, ReadOptions())
 
+    @pytest.mark.parametrize("tolerant", [False, True])
+    def test_a_packed_file_that_unpacks_to_a_thousand_times_its_size(self, tmp_path, monkeypatch, tolerant):
+        monkeypatch.setattr("saferule_core.data.bag_files.ALWAYS_UNPACKED", 1 << 20)
+        monkeypatch.setenv("TMPDIR", str(tmp_path / "unpacked"))
+        monkeypatch.setattr("tempfile.tempdir", None)
+        (tmp_path / "unpacked").mkdir()
+        file = storage_file(many(tmp_path / "bag", compression=CompressionMode.FILE))
+        assert len(x_of(file)) == MANY
+        file.write_bytes(zstd.compress(zstd.decompress(file.read_bytes()) + bytes(50 << 20)))
+        assert file.stat().st_size * 300 < 50 << 20
+        monkeypatch.setattr("saferule_core.data.bag_files.LARGEST_RATIO", 300)
+        with pytest.raises(DataError, match=r"expected at most \d+ bytes in bag.mcap.zstd .* found more"):
+            x_of(file, ReadOptions(tolerate_truncated=tolerant))
+        assert list((tmp_path / "unpacked").iterdir()) == []
+
     def test_metadata_that_refers_to_itself(self, tmp_path):
         path = many(tmp_path / "bag", count=3)
         (path / "metadata.yaml").write_text("rosbag2_bagfile_information: &a {version: 8, storage_identifier: *a}\n")
         with pytest.raises(DataError, match="storage_identifier: expected text"):
+            x_of(path)
+
+    @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+    def test_a_pipe_or_a_device_in_place_of_a_file(self, tmp_path, make):
+        """In a process of its own, with little memory: a reader that waits or reads on is ended."""
+        names, given = ("metadata.yaml", "bag.mcap", "bag.db3", "alone.mcap", "Folder.msg", "Alone.msg"), []
+        for name in names:
+            storage = StoragePlugin.SQLITE3 if name == "bag.db3" else StoragePlugin.MCAP
+            bag = many(tmp_path / name / "bag", storage, count=3)
+            types = tmp_path / name / "own_msgs" / "msg"
+            types.mkdir(parents=True)
+            place = types / name if name.endswith(".msg") else bag.parent / name if name == "alone.mcap" else bag / name
+            place.unlink(missing_ok=True)
+            make(place)
+            target = place if name == "alone.mcap" else bag
+            given.append([str(target), *{"Folder.msg": [str(types.parent)], "Alone.msg": [str(place)]}.get(name, [])])
+        code = (
+            "import json, resource, sys; resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))\n"
+            "from saferule_core.data.bag_file import TopicRequest, read_topics\n"
+            "from saferule_core.data.reading import ReadOptions\n"
+            "from saferule_core.errors import DataError\n"
+            f"request = TopicRequest('odom', {ODOMETRY!r}, ('pose.pose.position.x',))\n"
+            "for path, *types in json.loads(sys.argv[1]):\n"
+            "    try: print(read_topics(path, [request], options=ReadOptions(message_types=tuple(types))))\n"
+            "    except DataError as error: print(error, flush=True)\n"
+        )
+        command = [sys.executable, "-c", code, json.dumps(given)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr[-1000:]
+        for name, line in zip(names, done.stdout.splitlines(), strict=True):
+            assert name in line and "expected" in line and "regular file" in line or name == "Alone.msg", line
+
+    def test_metadata_that_is_too_large(self, tmp_path):
+        path = many(tmp_path / "bag", count=3)
+        os.truncate(path / "metadata.yaml", LARGEST_METADATA + 1)
+        with pytest.raises(DataError, match=f"expected at most {LARGEST_METADATA} bytes, found {LARGEST_METADATA + 1}"):
             x_of(path)
 
     def test_a_message_that_is_too_short(self, point_spec, tmp_path):
@@ -351,6 +491,18 @@ class TestCache:
         for file in (tmp_path / "cache").glob("*/*.bin"):
             file.write_bytes(bytes(file.stat().st_size))
         assert self.read(bag, point_spec, tmp_path / "cache").transitions.digest() == wanted
+
+    def test_what_killed_processes_left_is_removed_after_a_day(self, bag, point_spec, tmp_path):
+        cache = tmp_path / "cache"
+        old, new = cache / ".unfinished_old", cache / ".unfinished_new"
+        for folder in (old, new):
+            folder.mkdir(parents=True)
+            (folder / "0.bin").write_bytes(bytes(8))
+        before = time.time() - 1.5 * STALE_SECONDS
+        os.utime(old, (before, before))
+        self.read(bag, point_spec, cache)
+        assert not old.exists() and (new / "0.bin").is_file()
+        assert len([entry for entry in cache.iterdir() if not entry.name.startswith(".")]) == 1
 
 
 def test_long_columns_go_to_disk_and_stay_readable(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from saferule_core.data.bag_file import TopicRequest, read_topics
 from saferule_core.data.bags import read_bags, write_bags
@@ -40,10 +40,12 @@ def assert_equal(found, wanted):
         np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name), err_msg=name)
 
 
-def record(path, messages, storage=StoragePlugin.MCAP):
+def record(path, messages, storage=StoragePlugin.MCAP, compression=CompressionMode.NONE):
     """Write a bag of (topic, type, fields, log time, stamp or None), in this order of arrival."""
     types = standard_types()
-    with Writer(path, version=8, storage_plugin=storage) as writer:
+    writer = Writer(path, version=8, storage_plugin=storage)
+    writer.set_compression(compression, CompressionFormat.ZSTD)
+    with writer:
         connections = {}
         for topic, kind, fields, logged, stamp in messages:
             if topic not in connections:
@@ -140,6 +142,18 @@ def test_recording_times_of_a_wall_clock_do_not_matter(point_spec, tmp_path, spe
     assert_equal(read_bags([wall], point_spec, "logged").transitions, plain)
 
 
+def test_times_after_a_clock_was_set_back_are_the_stamps(point_spec, tmp_path):
+    seconds = [100 + 0.1 * k for k in range(20)] + [10 + 0.1 * k for k in range(20)]
+    stamps = [round(1e9 * second) for second in seconds]
+    messages = [m for k, now in enumerate(stamps) for m in (odometry(0.1 * k, now), command(0.0, now))]
+    (bag,) = read_bags([record(tmp_path / "bag", messages)], point_spec).bags
+    assert bag.times == ((stamps[0], stamps[18]), (stamps[21], stamps[38]))  # each topic shows it, and is cut there
+    assert not any("out of order" in note for note in bag.notes)
+    messages[20], messages[22] = messages[22], messages[20]
+    (bag,) = read_bags([record(tmp_path / "late", messages)], point_spec).bags
+    assert "topic odom: 1 messages out of order, put in order by their stamps" in bag.notes
+
+
 def test_without_markers_pauses_and_max_steps_separate_episodes(point_spec, tmp_path):
     ticks = [TICK * (1 + k + (20 if k >= 30 else 0)) for k in range(40)]
     messages = [m for k, now in enumerate(ticks) for m in (odometry(0.1 * k, now), command(0.0, now))]
@@ -148,6 +162,41 @@ def test_without_markers_pauses_and_max_steps_separate_episodes(point_spec, tmp_
     # 20 steps are an episode; the last command before the pause and the very last have no newer state
     assert lengths == [20, 9, 9]
     assert contents.bags[0].episode_names == ("part_0", "part_1", "part_2")
+
+
+def at_rate(rate_hz, commands):
+    """Sensors at 100 Hz, and commands."""
+    messages = [odometry(0.01 * k, TICK + k * 10_000_000) for k in range(100 * commands // rate_hz + 1)]
+    sent = [command(0.0, TICK + k * 10**9 // rate_hz) for k in range(commands)]
+    return sorted(messages + sent, key=lambda message: (message[3], message[0] == "/cmd_force"))
+
+
+@pytest.mark.parametrize(("rate_hz", "gap"), [(50, "20"), (21, "47.62"), (4, "250")])
+def test_commands_at_another_rate_are_refused(point_spec, tmp_path, rate_hz, gap):
+    path = record(tmp_path / "bag", at_rate(rate_hz, 12))
+    found = f"bag: topic cmd_force: expected commands at 10 Hz, .*found {rate_hz} Hz .* {gap} ms.*set rate_hz"
+    with pytest.raises(DataError, match=found):
+        read_bags([path], point_spec)
+
+
+def test_a_rate_by_recording_times_may_be_of_the_wrong_clock(point_spec, tmp_path):
+    messages = [(*message[:4], None) for message in at_rate(50, 12)]
+    with pytest.raises(DataError, match="found 50 Hz .* by their recording times .*--use-sim-time"):
+        read_bags([record(tmp_path / "bag", messages)], point_spec)
+
+
+@pytest.mark.parametrize(("rate_hz", "noted"), [(20, True), (13, True), (12, False), (9, False), (5, True)])
+def test_commands_at_nearly_the_rate_are_read(point_spec, tmp_path, rate_hz, noted):
+    (bag,) = read_bags([record(tmp_path / "bag", at_rate(rate_hz, 12))], point_spec).bags
+    assert [f"commands at {rate_hz} Hz" in note for note in bag.notes if "commands at" in note] == [True] * noted
+
+
+def test_a_rate_is_not_taken_of_few_commands_or_of_pauses(point_spec, tmp_path):
+    read_bags([record(tmp_path / "few", at_rate(50, 10))], point_spec)
+    ticks = [TICK * (1 + k % 2) + 20 * TICK * (k // 2) for k in range(24)]
+    messages = [m for now in ticks for m in (odometry(0.0, now), command(0.0, now))]
+    (bag,) = read_bags([record(tmp_path / "pauses", messages)], point_spec).bags
+    assert len(bag.episodes) == 12 and not any("commands at" in note for note in bag.notes)
 
 
 def test_stale_sensors_cut_an_episode(point_spec, tmp_path):

@@ -157,5 +157,7 @@ def test_nothing_of_before_a_clock_was_set_back_is_used_after_it(tmp_path):
     following = SPEC.physical(data.next_observations)["x"]
     np.testing.assert_allclose(x > 2.5, np.repeat([False, True], np.diff(data.episode_bounds)))
     np.testing.assert_allclose(following > 2.5, x > 2.5)
+    assert bag.times[0] == bag.times[1] and bag.times[0][0] < 2 * 10**9 < bag.times[0][1] < 3 * 10**9
     assert any("the clock was set back" in note for note in bag.notes)
+    assert not any("out of order" in note for note in bag.notes)
     assert any("no header stamp: charge" in note for note in bag.notes)

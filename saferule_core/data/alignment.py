@@ -15,7 +15,7 @@ recording is cut, and nothing of before is used after it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -127,7 +127,7 @@ def align(
     for first in range(0, max(count, 1), COMMANDS_AT_ONCE):
         # Whether a command is a tick depends on the next one, and whether it ends a stretch on the one after that.
         window = slice(first, first + COMMANDS_AT_ONCE + 2)
-        here = Track(commands.time[window], commands.rank[window], commands.order[window])
+        here = Track(*(getattr(commands, field.name)[window] for field in fields(Track)))
         part = _align(
             here, sensors, labels, episode[window], bounds[window], allowed[window], period_ns, gap_ns,
             needed or [True] * len(labels),

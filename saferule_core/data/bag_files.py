@@ -23,6 +23,8 @@ from saferule_core.errors import DataError
 
 ENDINGS = {".mcap": "mcap", ".db3": "sqlite3"}
 PIECE = 1 << 20
+ALWAYS_UNPACKED, LARGEST_RATIO = 1 << 30, 1000
+"""A packed file may unpack to so many bytes, or to so many times its size if that is more."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ def find_bag(path: Path, options: ReadOptions) -> BagFiles:
     """Return the files of the bag at `path`: a directory, or one .mcap or .db3 file (.zstd after it: packed).
 
     Raises:
-        DataError: there is no bag, its metadata is wrong, a file is missing, or one leads out of the allowed roots.
+        DataError: there is no bag, its metadata is wrong, a file is missing or no regular one, or leads out of the
+            allowed roots.
     """
     check_inside(path, options.roots)
     try:
@@ -58,8 +61,10 @@ def find_bag(path: Path, options: ReadOptions) -> BagFiles:
         found = _of_directory(path) if path.is_dir() else _of_file(path, ())
         for file in found.files:
             check_inside(file, options.roots)
-            if not file.is_file():
+            if not file.exists():
                 raise DataError(f"{path}: expected the file {file.name}, as its metadata says, found no such file")
+            if not file.is_file():
+                raise DataError(f"{path}: expected the file {file.name}, found something that is no regular file")
     except (OSError, RuntimeError) as error:
         raise DataError(f"{path}: expected a rosbag2 bag, found: {error}") from error
     return found
@@ -74,7 +79,7 @@ def _of_directory(path: Path) -> BagFiles:
         )  # fmt: skip
     entries = sorted(path.iterdir())
     files = [entry for entry in entries if entry.with_suffix("").suffix in ENDINGS or entry.suffix in ENDINGS]
-    if len(files) == 1 and files[0].is_file():
+    if len(files) == 1:
         note = f"no metadata.yaml: {files[0].name} was read as the whole bag"
         return _of_file(files[0], (note,))
     if files:
@@ -112,14 +117,19 @@ def opened(file: Path, bag: BagFiles, tolerant: bool) -> Iterator[StorageFile]:
 
 
 def _unpack(file: Path, target: Path, tolerant: bool) -> Path:
-    """Unpack a zstd file; it may not fill the disk."""
+    """Unpack a zstd file; it may not fill the disk, nor be a bomb."""
+    largest = max(ALWAYS_UNPACKED, LARGEST_RATIO * file.stat().st_size)
     room = shutil.disk_usage(target.parent).free * 9 // 10
     try:
         with file.open("rb") as packed, zstd.open(packed, "rb") as stream, target.open("wb") as out:
             while piece := stream.read(PIECE):
-                room -= len(piece)
-                if room < 0:
+                if (size := out.tell() + len(piece)) > room:
                     raise Damaged(f"expected a file that fits on the disk when unpacked, found more in {file.name}")
+                if size > largest:
+                    raise Damaged(
+                        f"expected at most {largest} bytes in {file.name} ({file.stat().st_size} bytes packed), found "
+                        "more; if it is no trap, unpack it first"
+                    )
                 out.write(piece)
     except (zstd.ZstdError, EOFError) as error:
         if not tolerant:

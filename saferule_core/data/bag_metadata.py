@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from saferule_core.data.reading import read_regular
 from saferule_core.errors import DataError
 
 LATEST_VERSION = 9
@@ -51,14 +52,11 @@ def read_metadata(bag: Path) -> Metadata:
     """Return the metadata of the bag in directory `bag`.
 
     Raises:
-        DataError: it is missing, no YAML, of an unknown version, or lacks something.
+        DataError: it is missing, no regular file, no YAML, of an unknown version, or lacks something.
     """
     path = bag / "metadata.yaml"
     try:
-        if path.stat().st_size > LARGEST_METADATA:
-            found = path.stat().st_size
-            raise DataError(f"{path}: expected at most {LARGEST_METADATA} bytes of metadata, found {found}")
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = yaml.load(read_regular(path, LARGEST_METADATA).decode(), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
         raise DataError(f"{path}: expected the metadata of a rosbag2 bag (YAML), found: {error}") from error
     return _Checked(path, content).metadata()

@@ -31,6 +31,12 @@ from saferule_core.spec_schema import ActionChannel, FieldSource, Signal
 
 SHORTEST_GAP_NS = 1_000_000_000
 GAP_PERIODS = 3
+FEWEST_GAPS = 10
+"""A rate is taken of so many gaps between commands at least; pauses do not count."""
+
+RATE_NOTED, RATE_REFUSED = 1.25, 2.0
+"""Gaps between commands that are so many times longer or shorter than the control period are noted, or refused."""
+
 ROWS_AT_ONCE = 1 << 16
 
 LabelSource = Literal["recomputed", "logged"]
@@ -41,7 +47,8 @@ class BagPart:
     """The transitions of one bag, the names of its episodes, and how many commands it has (not all are steps).
 
     labels: how the log's own labels compare with what the sensors say. notes: what a user of the data should know.
-    times: of each episode's first and last command [ns], by the clock that the messages were put in order with.
+    times: of each episode's first and last command [ns], header stamps where there are any; those of before and after a
+        clock was set back may be the same.
     """
 
     transitions: Transitions
@@ -105,6 +112,7 @@ class _Recording:
         self._max_ages = max_ages_ns(spec)
         pause = 2 * max(self._gap_ns, *self._max_ages.values())
         self._tracks = dict(zip(self._messages, common_clock(list(self._messages.values()), pause), strict=True))
+        self._check_rate()
         self._note_clocks()
         for messages in self._messages.values():
             release(messages.logged, messages.stamped, messages.arrival)
@@ -133,6 +141,27 @@ class _Recording:
                 found.append(_Label(name, source, trusted))
         return found
 
+    def _check_rate(self) -> None:
+        """Compare the rate of the commands with the description's: with more of them, costs add up to more."""
+        topic = self._spec.action[0].topic
+        gaps = np.diff(self._tracks[topic].time)
+        gaps = gaps[gaps <= self._gap_ns]
+        if len(gaps) < FEWEST_GAPS:
+            return
+        gap, period = max(float(np.median(gaps)), 1.0), float(self._spec.period_ns)
+        ratio = max(gap, period) / min(gap, period)
+        found = f"{1e9 / gap:.3g} Hz (the median gap is {gap / 1e6:.4g} ms)"
+        if ratio > RATE_REFUSED:
+            if not np.any(self._messages[topic].stamped > 0):
+                found += " by their recording times (of a simulation, record them in its own time: --use-sim-time)"
+            raise DataError(
+                f"{self._path}: topic {topic}: expected commands at {self._spec.rate_hz:g} Hz, the description's "
+                f"rate_hz, found {found}; one command is one step: set rate_hz to the rate of the commands, or name "
+                f"the topic of those that are sent at {self._spec.rate_hz:g} Hz"
+            )
+        if ratio > RATE_NOTED:
+            self._notes.append(f"topic {topic}: commands at {found}, the description says {self._spec.rate_hz:g} Hz")
+
     def _note_clocks(self) -> None:
         """Say by which clocks messages were put in order."""
         plain = [topic for topic, messages in self._messages.items() if not np.all(messages.stamped > 0)]
@@ -140,11 +169,13 @@ class _Recording:
             self._notes.append(f"placed by their recording time, as they have no header stamp: {', '.join(plain)}")
         if any(other_clock(messages.logged, messages.stamped) for messages in self._messages.values()):
             self._notes.append("recorded by another clock than that of the header stamps")
-        jumps = len(clock_jumps(list(self._messages.values())))
-        if jumps:
-            self._notes.append(f"the clock was set back ({jumps} places where a topic shows it); cut there")
+        jumps = clock_jumps(list(self._messages.values()))
+        if len(jumps):
+            self._notes.append(f"the clock was set back ({len(jumps)} places where a topic shows it); cut there")
         for topic, messages in self._messages.items():
-            late = int((np.diff(messages.stamped[messages.stamped > 0]) < 0).sum())
+            stamped = messages.stamped > 0
+            back = np.diff(messages.stamped[stamped]) < 0
+            late = int((back & ~np.isin(messages.arrival[stamped][1:], jumps)).sum())
             if late:
                 self._notes.append(f"topic {topic}: {late} messages out of order, put in order by their stamps")
 
@@ -152,7 +183,7 @@ class _Recording:
         """Return transitions and bookkeeping."""
         commands = self._tracks[self._spec.action[0].topic]
         episode, spans, names = self._episodes(commands)
-        return self._assemble(self._ticks(commands, episode, spans), names, commands.time)
+        return self._assemble(self._ticks(commands, episode, spans), names, commands.said)
 
     def _ticks(self, commands: Track, episode: np.ndarray, spans: np.ndarray) -> Ticks:
         spec = self._spec
@@ -171,7 +202,7 @@ class _Recording:
     def _assemble(self, ticks: Ticks, names: list[str], sent: np.ndarray) -> BagPart:
         """Compute all steps, some at a time; leave out those with values that are not finite, and name episodes.
 
-        sent: when each command was sent [ns].
+        sent: when each command was sent [ns], as its clock said it.
         """
         count = len(ticks.command)
         rows: dict[str, np.ndarray] = {}

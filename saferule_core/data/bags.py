@@ -138,7 +138,8 @@ def read_bags(
 
     Raises:
         DataError: no bag is given, one is missing or damaged, lacks topics that are needed, has other types on them,
-            or holds no complete step of an episode. The message names the bag.
+            has commands at less than half or more than twice the description's rate, or holds no complete step of an
+            episode. The message names the bag.
     """
     if not paths:
         raise DataError("bags: expected at least one bag, found none")

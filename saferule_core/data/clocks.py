@@ -28,16 +28,18 @@ MOST_JUMPS = 1000
 
 @dataclass(frozen=True)
 class Track:
-    """When the messages of a topic happened: (N,) int64 each, both ascending.
+    """When the messages of a topic happened: (N,) int64 each, time and rank ascending.
 
     time: header stamp, or recording time [ns]; after a clock was set back, moved to after what came before.
     rank: place in the order of all messages by time, then by recording time and arrival.
     order: (N,) which message, in order of arrival, each entry is.
+    said: `time` as the clock itself said it, not moved.
     """
 
     time: np.ndarray
     rank: np.ndarray
     order: np.ndarray
+    said: np.ndarray
 
 
 def clock_jumps(recorded: Sequence[Messages]) -> np.ndarray:
@@ -81,6 +83,7 @@ def common_clock(recorded: Sequence[Messages], pause_ns: int = LONGEST_AGE_NS) -
     time = np.where(has_stamp, stamped, logged)
     jumps = clock_jumps(recorded)
     if len(jumps):
+        said = time.copy()
         segment = np.searchsorted(jumps, arrival, side="right")
         end = None
         for number in range(len(jumps) + 1):
@@ -92,16 +95,17 @@ def common_clock(recorded: Sequence[Messages], pause_ns: int = LONGEST_AGE_NS) -
             end = int(moved.max()) + shift
             if end > FAR_FUTURE_NS:
                 raise DataError(f"expected times that a recording can span, found clocks set back by {-shift} ns")
-            time[rows] = moved + shift
+            said[rows], time[rows] = moved, moved + shift
     else:
-        time = _translated(time, logged, stamped, arrival)
+        said = time = _translated(time, logged, stamped, arrival)
     rank = np.empty(len(time), np.int64)
     rank[np.lexsort((arrival, logged, time))] = np.arange(len(time))
     tracks, start = [], 0
     for messages in recorded:
         part = slice(start, start + len(messages))
         order = np.argsort(rank[part], kind="stable")
-        tracks.append(Track(time[part][order], rank[part][order], order))
+        ordered = time[part][order]
+        tracks.append(Track(ordered, rank[part][order], order, ordered if said is time else said[part][order]))
         start += len(messages)
     return tracks
 

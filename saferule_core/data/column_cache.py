@@ -13,7 +13,9 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -30,6 +32,9 @@ from saferule_core.errors import DataError, DiskError
 
 READER_VERSION = 1
 """To be raised when the same bag gives other columns than before."""
+
+STALE_SECONDS = 86_400.0
+"""An entry that is not complete after a day is of a process that was killed."""
 
 HASHED_SHARE = 0.2
 _PIECE = 1 << 22
@@ -104,6 +109,7 @@ def _keep(place: Path, topics: BagTopics) -> None:
     """Write an entry."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(place.parent)
         unfinished = Path(mkdtemp(prefix=".unfinished_", dir=place.parent))
     except OSError as error:
         raise DiskError(f"{place.parent}: expected a directory for the cache, found: {error}") from error
@@ -129,6 +135,14 @@ def _keep(place: Path, topics: BagTopics) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
         if not place.is_dir():
             raise DiskError(f"{place}: expected to write what was read into the cache, found: {error}") from error
+
+
+def _remove_stale(cache: Path) -> None:
+    """Remove what processes left that were killed while they wrote an entry."""
+    for unfinished in cache.glob(".unfinished_*"):
+        with suppress(OSError):  # another process may be faster
+            if time.time() - unfinished.lstat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(unfinished)
 
 
 def _write(file: Path, values: np.ndarray) -> str:

@@ -53,6 +53,7 @@ class McapFile:
         self.promised: dict[int, int] | None = None
         self.seen: dict[int, int] = Counter()
         self._schemas: dict[int, tuple[str, MessageDefinition]] = {}
+        self._nameless: set[int] = set()
         self._complete = False
         self._file = path.open("rb")
         try:
@@ -142,6 +143,10 @@ class McapFile:
                 self.promised = {key: count for key, count in struct.iter_unpack("<HQ", counts)}
             else:
                 self._learn(op, data, begin, end)
+        if self._nameless:
+            # The summary does not repeat the schemas of its channels: they are beside the messages.
+            self.channels.clear()
+            self._nameless.clear()
 
     def _find_channels(self, tolerant: bool) -> None:
         """Go through a file that has no summary of its channels."""
@@ -240,6 +245,8 @@ class McapFile:
             record = Record(data[begin:end])
             key, schema = record.take("<HH")
             topic, encoding = record.text(), record.text()
+            if schema and schema not in self._schemas:
+                self._nameless.add(key)
             kind, definition = self._schemas.get(schema, ("", MessageDefinition(MessageDefinitionFormat.NONE, "")))
             channel = Channel(key, topic, kind, encoding, definition)
             if self._complete and key not in self.channels:

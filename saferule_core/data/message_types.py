@@ -18,6 +18,7 @@ from rosbags.interfaces import Connection, MessageDefinition, MessageDefinitionF
 from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
+from saferule_core.data.reading import read_regular
 from saferule_core.errors import DataError
 
 Definitions = tuple[tuple[str, MessageDefinition], ...]
@@ -78,9 +79,7 @@ def _definition(file: Path) -> tuple[str, MessageDefinition]:
     if path.suffix not in kinds or path.parent.name != "msg":
         raise DataError(f"{file}: expected a path such as my_msgs/msg/Name.msg, to know the package, found another one")
     try:
-        if path.stat().st_size > LARGEST_DEFINITION:
-            raise DataError(f"{file}: expected at most {LARGEST_DEFINITION} bytes, found {path.stat().st_size}")
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(file, LARGEST_DEFINITION).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: expected a message definition, found: {error}") from error
     name = f"{path.parent.parent.name}/msg/{path.stem}"

@@ -6,6 +6,8 @@ contents = read_bags(["logs/day_1"], spec, options=options)
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,3 +44,18 @@ def check_inside(path: Path, roots: Sequence[str | Path]) -> None:
     if not any(real.is_relative_to(Path(root).resolve()) for root in roots):
         allowed = ", ".join(str(root) for root in roots)
         raise DataError(f"{path}: expected a path inside {allowed}, found one that leads to {real}")
+
+
+def read_regular(path: Path, largest: int) -> bytes:
+    """Return the content of a file of at most `largest` bytes; a pipe is not waited for, a device is not read.
+
+    Raises:
+        DataError: it is larger, or no regular file. OSError: it cannot be read.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise DataError(f"{path}: expected a regular file, found a pipe or a device")
+        content = file.read(largest + 1)
+        if len(content) > largest:
+            raise DataError(f"{path}: expected at most {largest} bytes, found {os.fstat(file.fileno()).st_size}")
+    return content
