@@ -30,7 +30,7 @@ def measure(what: str, options: argparse.Namespace) -> list[dict[str, object]]:
     from benchmarks import runtime_loop, runtime_requests
 
     if what == "lateness":
-        return runtime_loop.lateness(tuple(options.rates), options.seconds, options.rounds)
+        return runtime_loop.lateness(tuple(options.rates), options.seconds, options.rounds, options.realtime_priority)
     module = runtime_requests if what == "cancels" else runtime_loop
     return [getattr(module, what)(options.count)]
 
@@ -42,6 +42,7 @@ def main() -> None:
     options.add_argument("--rates", type=float, nargs="+", default=RATES_HZ, help="of the control loop [Hz]")
     options.add_argument("--seconds", type=float, default=5.0, help="length of a block of `lateness` [s]")
     options.add_argument("--rounds", type=int, default=3, help="blocks per condition of `lateness`")
+    options.add_argument("--realtime-priority", type=int, default=0, help="of the executor, in `lateness`")
     options.add_argument("--count", type=int, default=100, help="swaps, stops, and cancelled requests")
     options.add_argument("--out", type=Path, help="file to append the rows to, as lines of JSON")
     chosen = options.parse_args()

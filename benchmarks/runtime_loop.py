@@ -37,6 +37,7 @@ CONDITIONS = ("idle", "unlearning", "validation")
 HIDDEN = (256, 256)
 SENSOR_HZ = 20.0
 SETTLE_S = 0.5
+BLOCKS = 10
 
 
 class Loads:
@@ -78,22 +79,27 @@ class Loads:
             process.stdout.close()
 
 
-def lateness(rates: tuple[float, ...], seconds: float, rounds: int) -> list[dict[str, object]]:
-    """Return per rate and condition: quantiles of a tick's lateness [ms], their ratios to idle, missed ticks, CPU."""
+def lateness(rates: tuple[float, ...], seconds: float, rounds: int, priority: int) -> list[dict[str, object]]:
+    """Return per rate and condition: quantiles of a tick's lateness [ms], their ratios to idle, missed ticks, CPU.
+
+    priority: the executor's parameter `realtime_priority`.
+    """
     rows = []
     loads = Loads()
     try:
         for rate in rates:
-            rows += _lateness_at(rate, seconds, rounds, loads)
+            rows += _lateness_at(rate, seconds, rounds, priority, loads)
     finally:
         loads.close()
     return rows
 
 
-def _lateness_at(rate: float, seconds: float, rounds: int, loads: Loads) -> list[dict[str, object]]:
+def _lateness_at(
+    rate: float, seconds: float, rounds: int, priority: int, loads: Loads
+) -> list[dict[str, object]]:
     late: dict[str, list[float]] = {condition: [] for condition in CONDITIONS}
     missed, cpu = dict.fromkeys(CONDITIONS, 0), dict.fromkeys(CONDITIONS, 0.0)
-    with tempfile.TemporaryDirectory() as folder, _executor(Path(folder), rate) as (rig, heard):
+    with tempfile.TemporaryDirectory() as folder, _executor(Path(folder), rate, priority) as (rig, heard):
         for number in range(rounds):
             turns = CONDITIONS[number % 3 :] + CONDITIONS[: number % 3]
             for condition in turns:
@@ -113,7 +119,8 @@ def _lateness_at(rate: float, seconds: float, rounds: int, loads: Loads) -> list
     for condition in CONDITIONS:
         found = np.percentile(late[condition], [50, 99, 99.9])
         rows.append({
-            "rate_hz": rate, "condition": condition, "ticks": len(late[condition]), "missed": missed[condition],
+            "rate_hz": rate, "realtime_priority": priority, "condition": condition,
+            "ticks": len(late[condition]), "missed": missed[condition],
             **{f"{name}_ms": round(1e3 * value, 3) for name, value in zip(("p50", "p99", "p99.9"), found, strict=True)},
             "p99_to_idle": round(float(found[1] / idle[1]), 2), "cpu_share": round(cpu[condition] / rounds, 3),
         })  # fmt: skip
@@ -121,12 +128,12 @@ def _lateness_at(rate: float, seconds: float, rounds: int, loads: Loads) -> list
 
 
 @contextlib.contextmanager
-def _executor(folder: Path, rate: float) -> Iterator[tuple[Rig, list[bytes]]]:
+def _executor(folder: Path, rate: float, priority: int) -> Iterator[tuple[Rig, list[bytes]]]:
     """A policy_executor that drives, and the statuses that it publishes, undecoded."""
     with Rig(folder, rate, sensor_hz=SENSOR_HZ, listens=False, max_age_s=5.0) as rig:
         store = PolicyStore(rig.store.root)
         store.activate(add_constant_policy(store, rig.spec, 0.5, HIDDEN))
-        rig.start("policy_executor")
+        rig.start("policy_executor", realtime_priority=priority)
         heard: list[bytes] = []
         rig.node.create_subscription(PolicyStatus, "policy_status", heard.append, EVERYTHING, raw=True)
         rig.wait_until(lambda: len(heard) > rate, "the loop's statuses")
@@ -139,17 +146,26 @@ def swaps(count: int, rate: float = 100.0) -> dict[str, object]:
         pair = [add_constant_policy(rig.store, rig.spec, action, HIDDEN) for action in (0.5, -0.25)]
         rig.start("policy_executor")
         rig.wait_until(rig.is_driving, "the policy to drive")
-        before, seconds = rig.robot.statuses[-1].missed_ticks, []
-        for number in range(count):
-            begun = time.monotonic()
-            if not (answer := rig.swap(pair[number % 2])).success:
-                raise RuntimeError(f"expected a swap, found: {answer.message}")
-            seconds.append(time.monotonic() - begun)
-            rig.wait_for_ticks(3)
+        missed, seconds = {True: 0, False: 0}, []
+        for block in range(2 * BLOCKS):  # in turns with and without swaps, each as long as the other
+            swapping, before = block % 2 == 0, rig.robot.statuses[-1].missed_ticks
+            block_begun = time.monotonic()
+            if swapping:
+                for number in range(count // BLOCKS):
+                    begun = time.monotonic()
+                    if not (answer := rig.swap(pair[number % 2])).success:
+                        raise RuntimeError(f"expected a swap, found: {answer.message}")
+                    seconds.append(time.monotonic() - begun)
+                    rig.wait_for_ticks(3)
+                length = time.monotonic() - block_begun
+            else:
+                time.sleep(length)
+                rig.wait_for_ticks(1)
+            missed[swapping] += rig.robot.statuses[-1].missed_ticks - before
         between = [status.last_swap_duration for status in rig.robot.statuses if status.swaps]
-        missed = rig.robot.statuses[-1].missed_ticks - before
     return {
-        "rate_hz": rate, "swaps": count, "missed_ticks": missed, **_spread("request_to_answer_ms", seconds),
+        "rate_hz": rate, "swaps": len(seconds), "missed_ticks": missed[True], "missed_ticks_without": missed[False],
+        **_spread("request_to_answer_ms", seconds),
         "longest_between_two_ticks_ms": round(1e3 * max(between), 3),
     }  # fmt: skip
 
