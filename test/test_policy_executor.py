@@ -20,6 +20,7 @@ pytest.importorskip("rclpy")
 from conftest import POINT_SPEC
 from executor_bench import EXECUTOR, PERIOD_NS, Bench, constant_agent
 from geometry_msgs.msg import WrenchStamped
+from lifecycle_msgs.msg import Transition
 from nav_msgs.msg import Odometry
 from rclpy.callback_groups import ReentrantCallbackGroup
 from ros_testing import ROOT, RosGraph, nanoseconds, write_yaml_of_point_robot
@@ -345,6 +346,43 @@ def test_an_executor_that_ends_leaves_the_safe_command(ros_graph, tmp_path, how,
     assert (bench.states()[-1], bench.force()) == (PolicyStatus.STATE_INACTIVE, 0.0)
     summary = re.search(r"(\d+) ticks: (\d+) periods missed", ros_graph.log("policy_executor"))
     assert summary and int(summary[1]) >= 5
+
+
+WATCHED = """
+import gc
+import torch
+from saferule_ros.policy_executor import PolicyExecutor, run
+
+class Watched(PolicyExecutor):
+    def _report(self, tick):
+        super()._report(tick)
+        if tick.number == 5:
+            self.get_logger().info(f"in a tick: collector {gc.isenabled()}, {torch.get_num_threads()} threads")
+
+    def cleanup(self):
+        super().cleanup()
+        self.get_logger().info(f"afterwards: collector {gc.isenabled()}")
+
+run(Watched, "policy_executor")
+"""
+
+
+def test_a_tick_is_free_of_garbage_collection_and_a_shutdown_leaves_the_safe_command(ros_graph, tmp_path, point_yaml):
+    path = write_yaml_of_point_robot(tmp_path / "point.yaml", point_yaml)
+    spec, store = load_spec(path), PolicyStore(tmp_path / "store")
+    store.activate(store.add(constant_agent(spec, 0.5), spec, Card(seed=0, created="2026-01-01")))
+    parameters = f"-p spec:={path} -p store:={store.root} -p use_sim_time:=true".split()
+    ros_graph.start_command("policy_executor", [sys.executable, "-c", WATCHED, "--ros-args", *parameters])
+    bench = Bench(ros_graph)
+    bench.begin()
+    bench.steps(6)
+    assert bench.force() == pytest.approx(3.5 / 2, abs=1e-3)
+    assert ros_graph.change_state("policy_executor", Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    ros_graph.wait_until(lambda: bench.force() == 0.0, "the safe command")
+    assert bench.states()[-1] == PolicyStatus.STATE_INACTIVE
+    log = ros_graph.log("policy_executor")
+    assert "in a tick: collector False, 1 threads" in log and "afterwards: collector True" in log
+    assert ros_graph.stop("policy_executor") == 0
 
 
 def test_a_message_that_does_not_fit_is_ignored_and_the_age_of_the_others_tells(ros_graph, tmp_path):

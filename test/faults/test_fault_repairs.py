@@ -111,3 +111,28 @@ def test_a_server_that_was_killed_takes_its_worker_along(rig, request_to_repair)
         rig.start("unlearning_server")
     record("kills during a repair", {"workers": kills, "servers": kills, "of_these_with_a_safe_command": held_up})
     assert held_up <= 1 + kills // 10
+
+
+def test_a_server_its_worker_and_a_recorder_that_freeze_are_not_missed(rig, request_to_repair):
+    rig.start("flight_recorder")
+    active, frozen_s = rig.store.active(), 1.5
+    for _ in range(times(1, 10)):
+        assert rig.call(Unlearn, "unlearn", Unlearn.Request(request=request_to_repair)).accepted
+        rig.wait_until(lambda: descendants(rig.pid("unlearning_server")), "a worker")
+        server, recorder = rig.pid("unlearning_server"), rig.pid("flight_recorder")
+        frozen = [server, *descendants(server), recorder]
+        seen = len(rig.robot.commands)
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            time.sleep(frozen_s)
+            driven = len(rig.robot.commands) - seen
+        finally:
+            for pid in frozen:
+                if is_running(pid):
+                    os.kill(pid, signal.SIGCONT)
+        assert driven >= 0.5 * frozen_s * RATE_HZ
+        assert_unharmed(rig, seen, active)
+        rig.call(Trigger, "unlearning_server/cancel")
+        rig.wait_until(lambda frozen=frozen: not any(map(is_running, frozen[1:-1])), "its worker to end", 30.0)
+        rig.wait_until(lambda: '"done"' in rig.call(Trigger, "unlearning_server/status").message, "the end of it")

@@ -54,9 +54,9 @@ def test_swaps_in_a_row_under_load_miss_no_tick(rig, load):
     blocks, idle, seconds = [], [], []
     for _ in range(times(3, 10)):
         before = rig.robot.statuses[-1]
-        rig.wait_for_ticks(times(15, 100))
+        rig.wait_for_ticks(times(16, 100))
         idle.append(rig.robot.statuses[-1].missed_ticks - before.missed_ticks)
-        blocks.append(swap_in_a_row(rig, times(15, 100), seconds))
+        blocks.append(swap_in_a_row(rig, times(16, 100), seconds))
     record("swaps under load", {
         "swaps": len(seconds), "missed_ticks_in_blocks_of_swaps": sum(blocks),
         "missed_ticks_in_blocks_without": sum(idle),
