@@ -21,7 +21,7 @@ from benchmarks.fuzz_bags import merged
 from saferule_core.data.bag_file import TopicRequest, read_bag_topics, read_topics
 from saferule_core.data.bag_metadata import LARGEST_METADATA, read_metadata
 from saferule_core.data.bags import read_bags
-from saferule_core.data.column_cache import STALE_SECONDS
+from saferule_core.data.column_cache import STALE_SECONDS, UNUSED_SECONDS
 from saferule_core.data.message_types import empty_message, standard_types
 from saferule_core.data.reading import ReadOptions
 from saferule_core.errors import DataError
@@ -503,6 +503,26 @@ class TestCache:
         self.read(bag, point_spec, cache)
         assert not old.exists() and (new / "0.bin").is_file()
         assert len([entry for entry in cache.iterdir() if not entry.name.startswith(".")]) == 1
+
+    def test_what_nobody_has_read_for_a_month_makes_room(self, bag, point_spec, tmp_path):
+        cache = tmp_path / "cache"
+        self.read(bag, point_spec, cache)
+        (entry,) = cache.iterdir()
+        before = time.time() - 1.5 * UNUSED_SECONDS
+        os.utime(entry, (before, before))
+        self.read(bag, point_spec, cache)  # it is used again
+        other = record(tmp_path / "other", live(2, 5))
+        self.read(other, point_spec, cache)
+        assert entry.is_dir()
+        os.utime(entry, (before, before))
+        self.read(record(tmp_path / "third", live(4, 5)), point_spec, cache)
+        assert not entry.exists() and len(list(cache.iterdir())) == 2
+
+    def test_a_cache_that_cannot_be_written_is_noted(self, bag, point_spec, tmp_path):
+        (tmp_path / "file").write_text("no folder")
+        found = self.read(bag, point_spec, tmp_path / "file" / "cache")
+        assert found.transitions.digest() == read_bags([bag], point_spec).transitions.digest()
+        assert any("not kept for a second reading" in note for note in found.bags[0].notes)
 
 
 def test_long_columns_go_to_disk_and_stay_readable(tmp_path, monkeypatch):

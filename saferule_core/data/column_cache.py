@@ -16,6 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -35,6 +36,9 @@ READER_VERSION = 1
 
 STALE_SECONDS = 86_400.0
 """An entry that is not complete after a day is of a process that was killed."""
+
+UNUSED_SECONDS = 30 * 86_400.0
+"""Entries that nobody has read for so long make room for others."""
 
 HASHED_SHARE = 0.2
 _PIECE = 1 << 22
@@ -66,16 +70,21 @@ def read_through_cache(
 ) -> BagTopics:
     """Do the same as `bag_file.read_bag_topics`, but keep the columns in `options.cache`, and take them from there.
 
-    Raises:
-        DataError: as `read_bag_topics`. DiskError: the cache cannot be written.
+    A cache that cannot be written is noted and does no harm. Raises as `read_bag_topics`.
     """
     bag = find_bag(Path(path), options)
     key = _key(bag, requests, options, lambda part: report(HASHED_SHARE * part))
     place = Path(options.cache) / key
     kept = _load(place)
-    if kept is None:
+    if kept is not None:
+        with suppress(OSError):
+            os.utime(place)
+    else:
         topics = read_bag_topics(path, requests, lambda part: report(HASHED_SHARE + (1 - HASHED_SHARE) * part), options)
-        _keep(place, topics)
+        try:
+            _keep(place, topics)
+        except DiskError as error:
+            topics = replace(topics, notes=(*topics.notes, f"not kept for a second reading: {error}"))
         kept = _load(place) or topics
     report(1.0)
     return kept
@@ -138,11 +147,13 @@ def _keep(place: Path, topics: BagTopics) -> None:
 
 
 def _remove_stale(cache: Path) -> None:
-    """Remove what processes left that were killed while they wrote an entry."""
-    for unfinished in cache.glob(".unfinished_*"):
-        with suppress(OSError):  # another process may be faster
-            if time.time() - unfinished.lstat().st_mtime > STALE_SECONDS:
-                shutil.rmtree(unfinished)
+    """Remove what nobody has read for long, and what processes left that were killed while they wrote an entry."""
+    for pattern, seconds in ((".unfinished_*", STALE_SECONDS), ("*/entry.json", UNUSED_SECONDS)):
+        for found in cache.glob(pattern):
+            entry = cache / found.relative_to(cache).parts[0]
+            with suppress(OSError):  # another process may be faster
+                if time.time() - entry.lstat().st_mtime > seconds:
+                    shutil.rmtree(entry)
 
 
 def _write(file: Path, values: np.ndarray) -> str:
