@@ -83,8 +83,8 @@ class CostWatch:
     A change of policy starts the evidence anew. The running episode, driven in part by the old policy, is shown in
     full but neither judged nor held against the new one: only what it costs from then on counts against the limit.
     A stop, once latched, outlives episodes and policies. `reset_stop` releases it and gives the running episode a
-    fresh budget, because the operator has seen what it has cost. Besides a budget that is spent, a monitor that is blind
-    stops the robot: one that has judged before, and then cannot for longer than `stale_timeout_s`.
+    fresh budget, because the operator has seen what it has cost. Besides a budget that is spent, blindness stops the
+    robot: states were judged before, and then none could be for longer than `stale_timeout_s`.
 
     Attributes:
         unseen_states: control periods whose state never came or came too late to be judged.
