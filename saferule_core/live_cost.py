@@ -30,6 +30,9 @@ NO_MORE_LIMITS = Limits()
 COMMANDS_KEPT = 32
 """Commands per topic that may arrive before the state that they lead to."""
 
+STALE_TICKS = 3
+"""Ticks without a state to judge that have to go by before blindness counts: neither a stall nor a jump ahead does."""
+
 FINE_AFTER_EPISODES = 3
 """Whole episodes within the limit after which a policy that follows a dangerous one is said to be fine."""
 
@@ -131,7 +134,7 @@ class CostWatch:
         self._new_state = self._at_start = False
         self._judged_ns = self._last_ns = 0
         self._stale_timeout_ns = round(1e9 * stale_timeout_s)
-        self._stale_since_ns: int | None = None
+        self._stale_since_ns = self._stale_ticks = 0
         self._reading: CostReading | None = None
         self._forgiven = 0.0
         self._warned_episode = -1
@@ -168,7 +171,7 @@ class CostWatch:
         was_stopped, self.stopped = self.stopped, False
         self._forgiven = self._reading.charged if self._reading is not None else 0.0
         self._window.clear()
-        self._stale_since_ns = None
+        self._stale_ticks = 0
         return was_stopped
 
     def tick(self, now_ns: int) -> CostReport:
@@ -179,7 +182,7 @@ class CostWatch:
             report = self._judge(physical, now_ns) if self._new_state else self._report(self._nothing)
         except (InputError, DataError) as error:
             return self._report(self._nothing, unknown=str(error), notices=self._stop_where_blind(str(error), now_ns))
-        self._stale_since_ns = None
+        self._stale_ticks = 0
         return report
 
     def _notice_clock(self, now_ns: int) -> None:
@@ -187,7 +190,7 @@ class CostWatch:
         set_back, self._last_ns = now_ns < self._last_ns, now_ns
         if not set_back:
             return
-        self._stale_since_ns = None
+        self._stale_ticks = 0
         self._reader.forget_after(now_ns)
         for known in (self._received, self._stamped):
             for topic in [topic for topic, stamp in known.items() if stamp > now_ns]:
@@ -199,9 +202,10 @@ class CostWatch:
 
     def _stop_where_blind(self, why: str, now_ns: int) -> tuple[Notice, ...]:
         """Latch the stop where states were judged, but none could be for too long."""
-        if self._stale_since_ns is None:
+        if not self._stale_ticks:
             self._stale_since_ns = now_ns
-        lasted = now_ns - self._stale_since_ns > self._stale_timeout_ns > 0
+        self._stale_ticks += 1
+        lasted = self._stale_ticks >= STALE_TICKS and now_ns - self._stale_since_ns > self._stale_timeout_ns > 0
         if not lasted or self._reading is None or self.stopped or not self._latch_stop:
             return ()
         self.stopped = True

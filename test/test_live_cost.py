@@ -377,6 +377,15 @@ def test_no_stop_for_stale_states_where_none_is_wanted(point_spec, timeout_s, la
     assert not any(report.stop for report in silent(drive.watch, drive.k, 50))
 
 
+def test_a_jump_ahead_or_a_stall_of_the_monitor_is_no_blindness(point_spec):
+    """Ticks after one come before the messages that came in it: two of them without a state are chance."""
+    drive = Drive(CostWatch(point_spec, stale_timeout_s=0.5))
+    drive.run(0.0, 0.0)
+    assert [drive.watch.tick(at(k)).state for k in (10, 1000)] == [CostState.STALE] * 2
+    drive.k = 1001
+    assert not drive.see(0.0).stop
+
+
 def test_sensors_that_never_spoke_are_waited_for_without_a_stop(point_spec):
     watch = CostWatch(point_spec, stale_timeout_s=0.5)
     assert not any(report.stop for report in silent(watch, 0, 50))
