@@ -276,12 +276,13 @@ def test_a_new_policy_does_not_inherit_the_level_of_the_old_one(point_spec):
 # -- clocks that are set -----------------------------------------------------------------------------------------------
 
 
-def feed(watch: CostWatch, true_ns: int, offset_ns: int, x: float):
+def feed(watch: CostWatch, true_ns: int, offset_ns: int, x: float, stamp_ns: int | None = None):
     """Let a period end at `true_ns`, of a robot and a monitor whose common clock is off by `offset_ns`."""
-    message, stamp_ns = odometry(0, x), true_ns + offset_ns
+    message, now_ns = odometry(0, x), true_ns + offset_ns
+    stamp_ns = now_ns if stamp_ns is None else stamp_ns
     message.header.stamp = SimpleNamespace(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
-    watch.update("odom", message, stamp_ns)
-    return watch.tick(stamp_ns)
+    watch.update("odom", message, now_ns)
+    return watch.tick(now_ns)
 
 
 @pytest.fixture
@@ -303,6 +304,17 @@ def test_after_a_clock_was_set_back_the_states_of_the_new_time_are_judged(endles
     assert {report.state for report in reports[1:]} == {CostState.NEAR}
     assert {report.margins["outside_bounds"] for report in reports[1:]} == {-1.0}
     assert reports[-1].episode_cost >= 8.0 and not reports[-1].stop
+
+
+@pytest.mark.parametrize("jump_s", [-0.5, -0.9, -30.0])
+def test_states_that_were_on_their_way_when_the_clock_was_set_back_hide_no_later_ones(endless, jump_s):
+    """They are stamped by the old time, and come two periods later, after the jump was noticed."""
+    offset_ns, xs = round(1e9 * jump_s), [7.0 + 0.1 * k for k in range(9)]
+    for k, x in enumerate(xs):
+        measured_ns = at(10 + k - 2) + (offset_ns if k >= 2 else 0)
+        report = feed(endless, at(10 + k), offset_ns, x, measured_ns)
+        if k >= 2:
+            assert report.margins["outside_bounds"] == pytest.approx(6.0 - x), "of the newest state"
 
 
 @pytest.mark.parametrize("jump_s", [0.3, 0.9, 30.0])
