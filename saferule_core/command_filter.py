@@ -105,6 +105,7 @@ class CommandFilter:
         wanted = {name for constraint in self._margins.known for name in self._margins.needs(constraint)}
         self._model = Extrapolation(spec, rates, wanted)
         self._episode: str | None = None
+        self._last_ns = 0
         self._safe = spec.safe_command()
 
     def update(self, topic: str, message: object, received_ns: int) -> None:
@@ -120,6 +121,7 @@ class CommandFilter:
 
     def judge(self, command: Mapping[str, float], now_ns: int) -> Verdict:
         """Return what may go to the robot of `command` (channel name -> command units) at ROS time `now_ns` [ns]."""
+        self._notice_clock(now_ns)
         wrong = [name for name, value in command.items() if not math.isfinite(value)]
         if wrong:
             return self._stopped(f"command {wrong[0]}: expected a finite number, found {command[wrong[0]]}")
@@ -128,6 +130,12 @@ class CommandFilter:
         except InputError as error:
             return self._stopped(str(error))
         return self.judge_state(physical, self._reader.stamp(), command)
+
+    def _notice_clock(self, now_ns: int) -> None:
+        """After the clock was set back, wait for sensors of the new time, as the executor does."""
+        set_back, self._last_ns = now_ns < self._last_ns, now_ns
+        if set_back:
+            self._reader.forget_after(now_ns)
 
     def judge_state(self, physical: Mapping[str, float], stamp_ns: int, command: Mapping[str, float]) -> Verdict:
         """Return the same for a robot state that is known: all signals at time `stamp_ns` [ns]."""

@@ -8,6 +8,7 @@
 What is known of a state is a sum of costs, a level (`cost_levels`) and the margin to each bound (`margins`).
 Topics arrive in any order, so everything is put in its place by time: a marker counts from the first state that is
 not older than it, a command and a policy from the first state after them (they only lead to that one).
+After the clock was set back, states of the new time are waited for, and what was announced counts from then on.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ NO_MORE_LIMITS = Limits()
 
 COMMANDS_KEPT = 32
 """Commands per topic that may arrive before the state that they lead to."""
+
+STALE_TICKS = 3
+"""Ticks without a state to judge that have to go by before blindness counts: neither a stall nor a jump ahead does."""
 
 FINE_AFTER_EPISODES = 3
 """Whole episodes within the limit after which a policy that follows a dangerous one is said to be fine."""
@@ -82,15 +86,17 @@ class CostWatch:
     A change of policy starts the evidence anew. The running episode, driven in part by the old policy, is shown in
     full but neither judged nor held against the new one: only what it costs from then on counts against the limit.
     A stop, once latched, outlives episodes and policies. `reset_stop` releases it and gives the running episode a
-    fresh budget, because the operator has seen what it has cost.
+    fresh budget, because the operator has seen what it has cost. Besides a budget that is spent, blindness stops the
+    robot: states were judged before, and then none could be for longer than `stale_timeout_s`.
 
     Attributes:
         unseen_states: control periods whose state never came or came too late to be judged.
 
     Args:
         window: completed episodes that the mean is over. alpha: highest probability of a false alarm.
-        latch_stop: ask for a stop when a budget is spent, of an episode or of the window. stopped: a stop is already
-        latched. limits: the window's budget, what is close, and how levels are debounced.
+        latch_stop: ask for a stop when a budget is spent, of an episode or of the window, and when no state can be
+        judged for longer than `stale_timeout_s` [s], 0: never. stopped: a stop is already latched. limits: the window's
+        budget, what is close, and how levels are debounced.
 
     Raises:
         DataError: window or alpha is out of range.
@@ -104,6 +110,7 @@ class CostWatch:
         latch_stop: bool = True,
         stopped: bool = False,
         limits: Limits = NO_MORE_LIMITS,
+        stale_timeout_s: float = 0.0,
     ) -> None:
         names = [constraint.name for constraint in spec.cost.constraints]
         largest = float(len(names)) if spec.cost.combine == "sum" else 1.0
@@ -125,7 +132,9 @@ class CostWatch:
         self._policy = self._announced_policy = ""
         self._previous: dict[str, float] | None = None
         self._new_state = self._at_start = False
-        self._judged_ns = 0
+        self._judged_ns = self._last_ns = 0
+        self._stale_timeout_ns = round(1e9 * stale_timeout_s)
+        self._stale_since_ns = self._stale_ticks = 0
         self._reading: CostReading | None = None
         self._forgiven = 0.0
         self._warned_episode = -1
@@ -162,17 +171,45 @@ class CostWatch:
         was_stopped, self.stopped = self.stopped, False
         self._forgiven = self._reading.charged if self._reading is not None else 0.0
         self._window.clear()
+        self._stale_ticks = 0
         return was_stopped
 
     def tick(self, now_ns: int) -> CostReport:
         """Judge the newest state at ROS time `now_ns` [ns]; a state is never charged twice."""
+        self._notice_clock(now_ns)
         try:
             physical = self._reader.physical(now_ns)
-            if not self._new_state:
-                return self._report(self._nothing)
-            return self._judge(physical, now_ns)
+            report = self._judge(physical, now_ns) if self._new_state else self._report(self._nothing)
         except (InputError, DataError) as error:
-            return self._report(self._nothing, unknown=str(error))
+            return self._report(self._nothing, unknown=str(error), notices=self._stop_where_blind(str(error), now_ns))
+        self._stale_ticks = 0
+        return report
+
+    def _notice_clock(self, now_ns: int) -> None:
+        """After the clock was set back no age of the old time means anything: forget it, as the executor does."""
+        set_back, self._last_ns = now_ns < self._last_ns, now_ns
+        if not set_back:
+            return
+        self._stale_ticks = 0
+        self._reader.forget_after(now_ns)
+        for known in (self._received, self._stamped):
+            for topic in [topic for topic, stamp in known.items() if stamp > now_ns]:
+                del known[topic]
+        for pending in (self._markers, self._policies, *self._commands.values()):
+            dated = [(min(stamp, now_ns), announced) for stamp, announced in pending]
+            pending.clear()
+            pending.extend(dated)
+
+    def _stop_where_blind(self, why: str, now_ns: int) -> tuple[Notice, ...]:
+        """Latch the stop where states were judged, but none could be for too long."""
+        if not self._stale_ticks:
+            self._stale_since_ns = now_ns
+        self._stale_ticks += 1
+        lasted = self._stale_ticks >= STALE_TICKS and now_ns - self._stale_since_ns > self._stale_timeout_ns > 0
+        if not lasted or self._reading is None or self.stopped or not self._latch_stop:
+            return ()
+        self.stopped = True
+        return (Notice(f"not judged for {self._stale_timeout_ns / 1e9:g} s: {why}; stopping the robot", True),)
 
     def _judge(self, physical: dict[str, float], now_ns: int) -> CostReport:
         state_ns = max(self._stamped.values()) if self._stamped else now_ns

@@ -95,13 +95,15 @@ class SignalReader:
         """Take a message; its age counts from its header's stamp, or from `received_ns` [ns] where it has none.
 
         Returns:
-            False if it was ignored, because a newer one of its topic came before it.
+            False if it was ignored, because a newer one of its topic came before it. One that is stamped later than
+            now does not count as newer: it was on its way when the clock was set back.
 
         Raises:
             SpecError: the message lacks a field that the description names.
         """
         stamp = stamp_of(message, received_ns)
-        if topic in self._stamps and is_late(stamp, self._stamps[topic]):
+        newest = self._stamps.get(topic, stamp)
+        if is_late(stamp, newest) and not stamp <= received_ns < newest:
             return False
         raw = {
             signal.name: row_of(self._spec.path(signal.field).get(message), signal.transform is not None)

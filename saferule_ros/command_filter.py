@@ -8,7 +8,8 @@ It takes the description's commands from `unfiltered/<topic>` and publishes them
 judged elsewhere is what the robot was told. `saferule_core.command_filter` says what is held back. The bring-up starts
 it, and moves the executor's commands, with `command_filter:=true`.
 
-Without fresh sensors the safe command goes out, and once when the commands fall silent for `command_timeout`.
+Without fresh sensors the safe command goes out, and once when the commands fall silent for `command_timeout`. That is
+measured on a steady clock, which nobody sets; under `use_sim_time` on ROS time.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from rclpy.clock import Clock, ClockType
 
 from saferule.msg import FilterStatus
 from saferule_core.command_filter import CommandFilter, FilterMode, Verdict, unfiltered
+from saferule_core.errors import SpecError
 from saferule_core.extrapolation import parse_rates
 from saferule_core.signals import fill_commands, read_commands
-from saferule_ros.diagnostics import Diagnostics, Level
+from saferule_ros.diagnostics import Diagnostics, Level, UnusableMessages
 from saferule_ros.managed_node import SPEC_PARAMETER, ManagedNode, Parameter, run
 from saferule_ros.messages import COMMAND, SENSOR, STATUS, make_message, message_class
 
@@ -44,8 +46,10 @@ class CommandFilterNode(ManagedNode):
         self._rates = parse_rates(spec, self.parameter("rates"))
         self._filter = self._make_filter()
         self._pending: dict[str, object] = {}
-        self._last_ns: int | None = None
-        self._changed = self._judged = 0
+        self._loop_clock = self.period_clock()
+        self._heard_ns: int | None = None
+        self._changed = self._judged = self._unusable_before = 0
+        self._unusable = UnusableMessages(self)
         self._verdict: Verdict | None = None
         self._status = self.create_publisher(FilterStatus, "filter_status", STATUS)
         self._commands = {
@@ -71,8 +75,10 @@ class CommandFilterNode(ManagedNode):
         """Begin to let commands pass; what was sensed before counts for nothing."""
         self._filter = self._make_filter()
         self._pending.clear()
-        self._last_ns, self._verdict = None, None
-        self._timer = self.create_timer(self._spec.period_ns / 1e9, self._on_tick)
+        self._heard_ns, self._verdict = None, None
+        self._unusable, self._unusable_before = UnusableMessages(self), 0
+        self._loop_clock = self.period_clock()
+        self._timer = self.create_timer(self._spec.period_ns / 1e9, self._on_tick, clock=self._loop_clock)
 
     def deactivate(self) -> None:
         """Let nothing pass; the safe command is the last one."""
@@ -105,7 +111,10 @@ class CommandFilterNode(ManagedNode):
 
     def _on_sensor(self, topic: str, message: object) -> None:
         if self.working:
-            self._filter.update(topic, message, self.now_ns())
+            try:
+                self._filter.update(topic, message, self.now_ns())
+            except SpecError as error:
+                self._unusable.add(topic, error)
 
     def _on_command(self, topic: str, message: object) -> None:
         """Judge the command when all of its topics have come: its channels are scaled together."""
@@ -115,9 +124,15 @@ class CommandFilterNode(ManagedNode):
         if len(self._pending) < len(self._commands):
             return
         messages, self._pending = self._pending, {}
-        wanted = {name: v for t, m in messages.items() for name, v in read_commands(self._spec, t, m).items()}
-        now_ns = self._last_ns = self.now_ns()
-        verdict = self._verdict = self._filter.judge(wanted, now_ns)
+        wanted: dict[str, float] = {}
+        for command_topic, command in messages.items():
+            try:
+                wanted.update(read_commands(self._spec, command_topic, command))
+            except SpecError as error:
+                self._unusable.add(unfiltered(command_topic), error)
+                return
+        self._heard_ns = self._loop_clock.now().nanoseconds
+        verdict = self._verdict = self._filter.judge(wanted, self.now_ns())
         for channel in self._spec.action if verdict.scale < 1.0 else ():
             self._spec.path(channel.field).set(messages[channel.topic], verdict.command[channel.name])
         for command_topic, command in messages.items():
@@ -143,8 +158,12 @@ class CommandFilterNode(ManagedNode):
 
     def _on_tick(self) -> None:
         timeout_ns = round(1e9 * self.parameter("command_timeout"))
-        if timeout_ns and self._last_ns is not None and self.now_ns() - self._last_ns > timeout_ns:
-            self._last_ns = None
+        if not timeout_ns or self._heard_ns is None:
+            return
+        now_ns = self._loop_clock.now().nanoseconds
+        self._heard_ns = min(self._heard_ns, now_ns)  # a simulation's clock may be set back
+        if now_ns - self._heard_ns > timeout_ns:
+            self._heard_ns = None
             self._pending.clear()
             self.get_logger().warning("the commands fell silent: the safe command is sent")
             self._send_safe()
@@ -158,15 +177,21 @@ class CommandFilterNode(ManagedNode):
 
     def _on_second(self) -> None:
         judged, changed, self._judged, self._changed = self._judged, self._changed, 0, 0
+        unusable, self._unusable_before = self._unusable.count - self._unusable_before, self._unusable.count
         if not self.working:
             level, text = Level.STALE, "inactive: no command passes"
         elif not judged:
             level, text = Level.STALE, "no command came since the last report"
+            text = f"{text}; {self._unusable.newest}" if unusable else text
         elif changed:
             level, text = Level.WARN, f"{changed} of {judged} commands were held back"
+            text = f"{text}; {self._unusable.newest}" if unusable else text
+        elif unusable:
+            level, text = Level.WARN, self._unusable.newest
         else:
             level, text = Level.OK, "commands pass"
         values: dict[str, object] = {"mode": self._mode.value, "commands": judged, "held back": changed}
+        values["unusable messages"] = self._unusable.count
         if self._verdict is not None:
             values |= {"scale": self._verdict.scale, "reason": self._verdict.reason or "none"}
         self._diagnostics.publish(level, text, values)

@@ -5,7 +5,8 @@
 
 Every control period it judges the newest sensors (`saferule_core.live_cost`), publishes `cost_status` and, where
 something happens, `safety_stop` (latched) and a line in the log. /diagnostics tells the same once per second; the stop
-does not depend on it. A latched stop outlives deactivation: only `~/reset_stop` releases it.
+does not depend on it. A latched stop outlives deactivation: only `~/reset_stop` releases it. Periods are those of a
+steady clock, so that setting the machine's clock does not stop them; under `use_sim_time` they follow ROS time.
 
 When a limit is broken it asks the flight recorder for a snapshot and, with `on_violation:=propose` or `start`,
 publishes a request on `unlearn_proposal`, or also starts it: to unlearn the bags that are marked as not trusted in
@@ -25,10 +26,11 @@ from std_srvs.srv import Trigger
 
 from saferule.msg import CostStatus, PolicyStatus
 from saferule_core.cost_levels import CostState, Limits
+from saferule_core.errors import SpecError
 from saferule_core.live_cost import CostReport, CostWatch
 from saferule_core.proposals import Reaction
 from saferule_core.signals import stamp_of
-from saferule_ros.diagnostics import Diagnostics, Level
+from saferule_ros.diagnostics import Diagnostics, Level, UnusableMessages
 from saferule_ros.managed_node import SPEC_PARAMETER, ManagedNode, Parameter, run
 from saferule_ros.messages import LATCHED, SENSOR, STATUS, message_class
 from saferule_ros.violation_response import ViolationResponse
@@ -48,7 +50,8 @@ class CostMonitor(ManagedNode):
     PARAMETERS = (
         SPEC_PARAMETER,
         Parameter("window", 20, "completed episodes that the mean episode cost is over", 1, 100_000),
-        Parameter("latch_stop", True, "ask for a stop when a budget is spent: an episode's or the sliding window's"),
+        Parameter("latch_stop", True, "ask for a stop when a budget is spent or it is blind; else it only tells"),
+        Parameter("stale_timeout", 0.5, "blindness until it asks for a stop [s ROS time], 0: never", 0.0, 1e6),
         Parameter("alpha", 0.05, "highest probability of confirming a violation that is none", 1e-9, 0.5),
         Parameter("window_s", 0.0, "length of the sliding window [s ROS time], 0: none", 0.0, 1e6),
         Parameter("window_limit", 0.0, "what the sliding window may cost", 0.0, 1e12),
@@ -72,8 +75,10 @@ class CostMonitor(ManagedNode):
         self._limits = Limits(**{field.name: self.parameter(field.name) for field in fields(Limits)})
         self._watch = self._make_watch(stopped=False)
         self._report: CostReport | None = None
+        self._stop_reason = ""
+        self._unusable = UnusableMessages(self)
         self._marker: tuple[object, int] | None = None
-        self._ticks = self._ticks_before = self._unseen_before = 0
+        self._ticks = self._ticks_before = self._unseen_before = self._unusable_before = 0
         self._status = self.create_publisher(CostStatus, "cost_status", STATUS)
         self._stop = self.create_publisher(Bool, "safety_stop", LATCHED)
         self._diagnostics = Diagnostics(self, "safety cost", spec.name)
@@ -96,13 +101,14 @@ class CostMonitor(ManagedNode):
     def activate(self) -> None:
         """Begin to judge; what was seen before is forgotten, but for a latched stop and the running episode's name."""
         self._watch = self._make_watch(stopped=self._watch.stopped)
+        self._unusable = UnusableMessages(self)
         if self._marker is not None:
-            self._watch.update(self._spec.episode.marker.topic, *self._marker)
+            self._take(self._spec.episode.marker.topic, *self._marker)
         self._report = None
-        self._ticks = self._ticks_before = self._unseen_before = 0
+        self._ticks = self._ticks_before = self._unseen_before = self._unusable_before = 0
         gc.collect()
         gc.freeze()  # what is loaded stays: the collector need not look at it during a tick
-        self._timer = self.create_timer(self._spec.period_ns / 1e9, self._on_tick)
+        self._timer = self.create_timer(self._spec.period_ns / 1e9, self._on_tick, clock=self.period_clock())
 
     def deactivate(self) -> None:
         """Judge no more; `safety_stop` stays as it is."""
@@ -126,7 +132,8 @@ class CostMonitor(ManagedNode):
 
     def _make_watch(self, stopped: bool) -> CostWatch:
         window, alpha, latch_stop = (self.parameter(name) for name in ("window", "alpha", "latch_stop"))
-        return CostWatch(self._spec, window, alpha, latch_stop, stopped, self._limits)
+        stale_timeout_s = self.parameter("stale_timeout")
+        return CostWatch(self._spec, window, alpha, latch_stop, stopped, self._limits, stale_timeout_s)
 
     def _listen(self, topic: str, kind: str, callback: Callable[[str, object], None], quality: object) -> None:
         listener = self.create_subscription(message_class(kind), topic, lambda m: callback(topic, m), quality)
@@ -142,7 +149,13 @@ class CostMonitor(ManagedNode):
 
     def _on_message(self, topic: str, message: object) -> None:
         if self.working:
-            self._watch.update(topic, message, self.now_ns())
+            self._take(topic, message, self.now_ns())
+
+    def _take(self, topic: str, message: object, received_ns: int) -> None:
+        try:
+            self._watch.update(topic, message, received_ns)
+        except SpecError as error:
+            self._unusable.add(topic, error)
 
     def _on_marker(self, topic: str, message: object) -> None:
         self._marker = message, self.now_ns()
@@ -170,6 +183,7 @@ class CostMonitor(ManagedNode):
         self._ticks += 1
         if report.stop and not was_stopped:
             self._stop.publish(Bool(data=True))
+            self._stop_reason = report.notices[0].text
         self._status.publish(self._message(report))
         if report.broken:
             suspect, retain, swap = (self.parameter(n) for n in ("suspect_bags", "retain_bags", "proposal_swap"))
@@ -210,18 +224,22 @@ class CostMonitor(ManagedNode):
         report = self._report
         ticking, self._ticks_before = self._ticks != self._ticks_before, self._ticks
         unseen, self._unseen_before = self._watch.unseen_states - self._unseen_before, self._watch.unseen_states
+        unusable, self._unusable_before = self._unusable.count - self._unusable_before, self._unusable.count
         if not self.working:
             level, text = Level.STALE, "inactive: the cost is not watched"
         elif report is None or not ticking:
             level, text = Level.STALE, "ROS time stands still: no control period passed since the last report"
         elif report.stop:
-            level, text = Level.ERROR, "a budget was spent: stopped until ~/reset_stop"
+            level, text = Level.ERROR, f"stopped until ~/reset_stop: {self._stop_reason}"
         elif report.state in (CostState.WAITING, CostState.STALE):
             level, text = Level.STALE, report.reason or "no sensor state has been judged yet"
+            text = f"{text}; {self._unusable.newest}" if unusable else text
         elif report.violation_confirmed:
             level, text = Level.ERROR, "the mean episode cost of this policy exceeds the limit"
         elif report.state is CostState.VIOLATED:
             level, text = Level.WARN, report.reason
+        elif unusable:
+            level, text = Level.WARN, self._unusable.newest
         elif unseen:
             level, text = Level.WARN, f"{unseen} control periods without a state to judge"
         elif report.state is CostState.NEAR:
@@ -245,6 +263,7 @@ class CostMonitor(ManagedNode):
             "violation confirmed": report.violation_confirmed,
             "stop latched": report.stop,
             "states not seen": self._watch.unseen_states,
+            "unusable messages": self._unusable.count,
             "window cost": report.window_cost,
             **{f"cost of {name}": value for name, value in report.constraints.items()},
             **{f"margin of {name}": value for name, value in report.margins.items()},

@@ -12,6 +12,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
+from saferule_core.errors import SpecError
 from saferule_ros.messages import STATUS
 
 
@@ -44,6 +45,27 @@ class Diagnostics:
     def close(self) -> None:
         """Give the publisher back."""
         self._node.destroy_publisher(self._publisher)
+
+
+class UnusableMessages:
+    """Counts messages that lack what the description reads; each topic's first one is a line in the log.
+
+    A sequence that is too short is one: `joint_states` of an arm may carry those of its gripper, too. Such a message is
+    as if it had not come; what it says of the state is what its silence says.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._topics: set[str] = set()
+        self.count = 0
+        self.newest = ""
+
+    def add(self, topic: str, error: SpecError) -> None:
+        """Take note of a message, and of what it lacks."""
+        self.count, self.newest = self.count + 1, f"unusable message on {topic}: {error}"
+        if topic not in self._topics:
+            self._topics.add(topic)
+            self._node.get_logger().warning(f"{self.newest}; such messages are ignored")
 
 
 def _text(value: object) -> str:

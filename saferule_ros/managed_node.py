@@ -25,6 +25,7 @@ from typing import TypeVar
 
 import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import Executor, ExternalShutdownException, InvalidHandle, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
@@ -173,6 +174,13 @@ class ManagedNode(LifecycleNode):
     def now_ns(self) -> int:
         """Return the ROS time [ns]."""
         return self.get_clock().now().nanoseconds
+
+    def period_clock(self) -> Clock:
+        """Return the clock for periods and silences: a steady one, which nobody sets, or that of a simulation.
+
+        Stamps are the node clock's in both cases.
+        """
+        return self.get_clock() if self.parameter("use_sim_time") else Clock(clock_type=ClockType.STEADY_TIME)
 
     def subscribe_sensors(self, spec: RobotSpec, callback: Callable[[str, object], None], qos: object) -> list:
         """Subscribe to every sensor topic of `spec`; `callback(topic, message)`. Returns the subscriptions."""

@@ -20,7 +20,6 @@ import time
 
 import torch
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
@@ -29,9 +28,11 @@ from saferule.msg import CostStatus, PolicyStatus
 from saferule.srv import SwapPolicy
 from saferule_core.control import Controller, ControlSettings, ControlState, ResumeRefused, Tick
 from saferule_core.control.settings import OOD_MODES
+from saferule_core.control.stops import MONITOR_STOP
 from saferule_core.errors import SpecError
 from saferule_core.signals import write_commands
 from saferule_core.store.store import PolicyStore
+from saferule_ros.diagnostics import UnusableMessages
 from saferule_ros.managed_node import SPEC_PARAMETER, STORE_PARAMETER, ManagedNode, Parameter, run
 from saferule_ros.messages import COMMAND, LATCHED, SENSOR, STATUS, make_message, message_class
 from saferule_ros.policy_status import PolicyStatusWriter
@@ -105,7 +106,7 @@ class PolicyExecutor(ManagedNode):
             self.create_service(Trigger, "~/hold", self._on_hold),
             self.create_service(Trigger, "~/resume", self._on_resume),
         ]
-        self._timer, self._hurried = None, False
+        self._timer, self._hurried, self._unusable = None, False, UnusableMessages(self)
         self.get_logger().info(f"{spec.name}: policy {policy_id[:12]}, {spec.rate_hz:g} Hz")
 
     def activate(self) -> None:
@@ -117,8 +118,7 @@ class PolicyExecutor(ManagedNode):
         gc.freeze()  # what is loaded stays: the collector need not look at it
         gc.disable()
         self._schedule(self.parameter("realtime_priority"))
-        clock = self.get_clock() if self._simulated else Clock(clock_type=ClockType.STEADY_TIME)
-        self._timer = self.create_timer(self._spec.period_ns / 1e9, self._on_tick, clock=clock)
+        self._timer = self.create_timer(self._spec.period_ns / 1e9, self._on_tick, clock=self.period_clock())
 
     def deactivate(self) -> None:
         """Stop driving: the safe command is the last one."""
@@ -175,11 +175,10 @@ class PolicyExecutor(ManagedNode):
     # -- ticks -----------------------------------------------------------------------------------------------------
 
     def _on_sensor(self, topic: str, message: object) -> None:
-        """Take a message; one that does not fit is ignored, as others of its topic may: their age tells."""
         try:
             self._controller.update(topic, message, self.now_ns())
         except SpecError as error:
-            self.get_logger().warning(f"topic {topic}: {error}; ignored", throttle_duration_sec=1.0)
+            self._unusable.add(topic, error)
 
     def _on_tick(self) -> None:
         now = self.get_clock().now()
@@ -217,15 +216,23 @@ class PolicyExecutor(ManagedNode):
     # -- stop, hold, resume ----------------------------------------------------------------------------------------
 
     def _on_safety_stop(self, message: Bool) -> None:
-        """Latch what the monitor asks for; on timers of its own the robot need not wait for the next tick to obey."""
+        """Latch what the monitor asks for."""
         self._controller.set_monitor_stop(message.data)
-        if message.data and self.working and not self._simulated:
+        if message.data:
+            self._stop_now()
+
+    def _stop_now(self) -> None:
+        """Send the safe command: on timers of its own the robot need not wait for the next tick to obey."""
+        if self.working and not self._simulated:
             self._send(self._spec.safe_command(), self.get_clock().now().to_msg())
 
     def _on_cost(self, status: CostStatus) -> None:
         self._controller.take_cost(
             status.policy_id, status.episode, status.step, status.cost, status.violation_confirmed
         )
+        if status.stop_latched and not self._controller.stop_reason:  # a `safety_stop` that is late, or lost
+            self._controller.stop(MONITOR_STOP)
+            self._stop_now()
 
     def _on_hold(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._controller.hold("held by ~/hold")

@@ -108,6 +108,17 @@ def test_missing_old_or_impossible_input_stops(point_spec):
     assert verdict.command == safe and "expected a finite number" in verdict.reason
 
 
+@pytest.mark.parametrize("jump", [-3, -9, -300])
+def test_after_a_clock_was_set_back_commands_are_judged_by_states_of_the_new_time(point_spec, jump):
+    guard = CommandFilter(point_spec, FilterMode.STOP, 1.0, parse_rates(point_spec, VELOCITY))
+    scales = []
+    for k in range(500, 520):
+        shown = k + jump if k >= 510 else k
+        guard.update("odom", odometry(shown, 0.0 if k < 510 else 5.9), (10 + shown) * PERIOD)
+        scales.append(guard.judge({"force_x": 1.0, "force_y": 0.0}, (10 + shown) * PERIOD).scale)
+    assert scales == [1.0] * 10 + [0.0] * 10
+
+
 def test_a_robot_that_is_put_somewhere_else_did_not_drive_there(point_spec):
     guard = CommandFilter(point_spec, FilterMode.STOP, 1.0, {})
     for k, (x, episode) in enumerate([(0.0, "a"), (5.0, "b")]):

@@ -271,3 +271,142 @@ def test_a_new_policy_does_not_inherit_the_level_of_the_old_one(point_spec):
     assert drive.run(*SAFE).state is CostState.VIOLATED, "held by release_ticks"
     drive.set_policy("new")
     assert drive.see(0.0).state is CostState.OK
+
+
+# -- clocks that are set -----------------------------------------------------------------------------------------------
+
+
+def feed(watch: CostWatch, true_ns: int, offset_ns: int, x: float, stamp_ns: int | None = None):
+    """Let a period end at `true_ns`, of a robot and a monitor whose common clock is off by `offset_ns`."""
+    message, now_ns = odometry(0, x), true_ns + offset_ns
+    stamp_ns = now_ns if stamp_ns is None else stamp_ns
+    message.header.stamp = SimpleNamespace(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+    watch.update("odom", message, now_ns)
+    return watch.tick(now_ns)
+
+
+@pytest.fixture
+def endless(point_yaml):
+    """A watch of a robot without an episode marker, and with a budget that nothing spends; it saw ten safe states."""
+    text = "\n".join(line for line in point_yaml.splitlines() if "marker:" not in line)
+    spec = parse_spec(text.replace("limit: 3.0", "limit: 1000.0").replace("max_steps: 20", "max_steps: 10000"))
+    watch = CostWatch(spec, stale_timeout_s=0.5)
+    for k in range(10):
+        assert feed(watch, at(k), 0, 0.0).state is CostState.OK
+    return watch
+
+
+@pytest.mark.parametrize("jump_s", [-0.3, -0.9, -30.0])
+def test_after_a_clock_was_set_back_the_states_of_the_new_time_are_judged(endless, jump_s):
+    offset_ns = round(1e9 * jump_s)
+    reports = [feed(endless, at(10 + k), offset_ns, 7.0) for k in range(9)]
+    assert reports[0].state in (CostState.STALE, CostState.NEAR), "one tick to notice it"
+    assert {report.state for report in reports[1:]} == {CostState.NEAR}
+    assert {report.margins["outside_bounds"] for report in reports[1:]} == {-1.0}
+    assert reports[-1].episode_cost >= 8.0 and not reports[-1].stop
+
+
+@pytest.mark.parametrize("jump_s", [-0.5, -0.9, -30.0])
+def test_states_that_were_on_their_way_when_the_clock_was_set_back_hide_no_later_ones(endless, jump_s):
+    """They are stamped by the old time, and come two periods later, after the jump was noticed."""
+    offset_ns, xs = round(1e9 * jump_s), [7.0 + 0.1 * k for k in range(9)]
+    for k, x in enumerate(xs):
+        measured_ns = at(10 + k - 2) + (offset_ns if k >= 2 else 0)
+        report = feed(endless, at(10 + k), offset_ns, x, measured_ns)
+        if k >= 2:
+            assert report.margins["outside_bounds"] == pytest.approx(6.0 - x), "of the newest state"
+
+
+@pytest.mark.parametrize("jump_s", [0.3, 0.9, 30.0])
+def test_a_jump_ahead_does_no_harm(endless, jump_s):
+    offset_ns = round(1e9 * jump_s)
+    reports = [feed(endless, at(10 + k), offset_ns, 7.0) for k in range(9)]
+    assert {report.state for report in reports} == {CostState.NEAR}
+    assert reports[-1].episode_cost == 9.0 and not reports[-1].stop
+
+
+@pytest.mark.parametrize("jump", [-3, -9, -300])
+def test_what_was_announced_before_the_clock_was_set_back_counts_from_then_on(drive, jump):
+    """A marker, a policy and a command of the old time do not wait until the new time has come that far."""
+    drive.set_policy("old")
+    drive.run(0.0, 9.0)
+    drive.watch.update("episode", marker(drive.k + 1, "episode_1"), at(drive.k))
+    drive.watch.set_policy("new", at(drive.k + 1))
+    drive.k += jump
+    for _ in range(4):
+        report = drive.see(0.0)
+    assert (report.policy_id, report.episode) == ("new", 1)
+
+
+def test_a_command_of_the_old_time_does_not_hide_those_of_the_new_one(point_yaml):
+    drive = Drive(CostWatch(parse_spec(point_yaml.replace("abs(x) > 6.0", "abs(action.force_x)"))))
+    drive.run(0.0, 0.0, 0.0)
+    for k in (2, 3, 4):
+        drive.watch.update("cmd_force", wrench(k, 3.0), at(2))
+    drive.k = -6
+    drive.see(0.0)
+    for force in (1.0, 1.0, 2.0):
+        drive.watch.update("cmd_force", wrench(drive.k - 1, force), at(drive.k - 1))
+        report = drive.see(0.0)
+    assert report.cost == 2.0
+
+
+# -- states that cannot be judged --------------------------------------------------------------------------------------
+
+
+def silent(watch: CostWatch, first: int, count: int):
+    """Let `count` periods pass without a state."""
+    return [watch.tick(at(first + k)) for k in range(count)]
+
+
+def test_states_that_cannot_be_judged_for_too_long_stop_the_robot(point_spec):
+    drive = Drive(CostWatch(point_spec, stale_timeout_s=0.5))
+    drive.run(0.0, 0.0)
+    reports = silent(drive.watch, drive.k, 15)
+    stale = next(k for k, report in enumerate(reports) if report.state is CostState.STALE)
+    assert [report.stop for report in reports].index(True) == stale + 6, "more than 0.5 s after the first"
+    notices = [notice.text for report in reports for notice in report.notices]
+    assert len(notices) == 1 and "not judged for 0.5 s" in notices[0] and "topic odom" in notices[0]
+    assert not any(report.broken for report in reports), "no limit was broken, and no policy is to blame"
+    drive.k += 15
+    assert drive.see(0.0).stop, "sensors that are back do not release it"
+    assert drive.watch.reset_stop() and not drive.see(0.0).stop
+
+
+def test_a_reset_without_sensors_stops_again_after_as_long(point_spec):
+    drive = Drive(CostWatch(point_spec, stale_timeout_s=0.5))
+    drive.run(0.0, 0.0)
+    assert silent(drive.watch, drive.k, 15)[-1].stop
+    drive.watch.reset_stop()
+    again = silent(drive.watch, drive.k + 15, 8)
+    assert [report.stop for report in again].index(True) == 6
+
+
+@pytest.mark.parametrize(("timeout_s", "latch_stop"), [(0.0, True), (0.5, False)])
+def test_no_stop_for_stale_states_where_none_is_wanted(point_spec, timeout_s, latch_stop):
+    drive = Drive(CostWatch(point_spec, latch_stop=latch_stop, stale_timeout_s=timeout_s))
+    drive.run(0.0, 0.0)
+    assert not any(report.stop for report in silent(drive.watch, drive.k, 50))
+
+
+def test_a_jump_ahead_or_a_stall_of_the_monitor_is_no_blindness(point_spec):
+    """Ticks after one come before the messages that came in it: two of them without a state are chance."""
+    drive = Drive(CostWatch(point_spec, stale_timeout_s=0.5))
+    drive.run(0.0, 0.0)
+    assert [drive.watch.tick(at(k)).state for k in (10, 1000)] == [CostState.STALE] * 2
+    drive.k = 1001
+    assert not drive.see(0.0).stop
+
+
+def test_sensors_that_never_spoke_are_waited_for_without_a_stop(point_spec):
+    watch = CostWatch(point_spec, stale_timeout_s=0.5)
+    assert not any(report.stop for report in silent(watch, 0, 50))
+
+
+def test_sensors_that_come_back_in_time_do_not_stop_the_robot(point_spec):
+    drive = Drive(CostWatch(point_spec, stale_timeout_s=0.5))
+    drive.run(0.0, 0.0)
+    for _ in range(3):
+        assert not any(report.stop for report in silent(drive.watch, drive.k, 7))
+        drive.k += 7
+        assert drive.see(0.0).state is CostState.OK

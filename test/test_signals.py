@@ -55,6 +55,14 @@ def test_a_stamp_from_the_future_does_not_outlive_its_sensor(point_spec):
         reader.physical(now_ns=4_100_000_000)
 
 
+def test_a_late_message_is_ignored_unless_the_newest_one_is_of_a_time_before_the_clock_was_set_back(point_spec):
+    reader = SignalReader(point_spec)
+    assert reader.update("odom", odometry(1.0, sec=10, nanosec=900_000_000), 10_950_000_000)
+    assert not reader.update("odom", odometry(2.0, sec=10, nanosec=800_000_000), 10_950_000_000)
+    assert reader.update("odom", odometry(3.0, sec=10, nanosec=100_000_000), 10_120_000_000)
+    assert reader.physical(10_120_000_000)["x"] == 3.0
+
+
 def test_not_a_number_is_refused(point_spec):
     reader = SignalReader(point_spec)
     reader.update("odom", odometry(x=float("nan"), sec=1), 0)

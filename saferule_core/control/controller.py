@@ -147,6 +147,10 @@ class Controller:
         """Send the safe command until `resume`."""
         self._stops.hold(reason)
 
+    def stop(self, reason: str) -> None:
+        """Latch a stop until `resume`."""
+        self._stops.stop(reason)
+
     def set_monitor_stop(self, stops: bool) -> None:
         """Take what the cost monitor asks for on `safety_stop`; a release does not re-arm by itself."""
         self._stops.set_monitor(stops)

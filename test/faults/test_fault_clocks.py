@@ -12,6 +12,8 @@ pytest.importorskip("rclpy")
 from figures import record, times
 from rig import Rig
 
+from saferule_core.control.stops import MONITOR_STOP
+
 pytestmark = pytest.mark.ros
 
 HOUR_S = 3600.0
@@ -39,6 +41,20 @@ def test_a_jump_of_the_clock_is_survived(rig, jump_s):
         if not rig.is_driving():
             rig.rearm()
     record("clock jump", {"jump_s": jump_s, "three_ticks_later_after_periods": round(worst * RATE_HZ, 1)})
+
+
+@pytest.mark.parametrize("jump_s", [-0.3, -0.9])
+def test_after_a_small_jump_back_the_monitor_is_not_blind(rig, jump_s):
+    """A limit that is broken just then stops the robot long before the new time has come as far as the old one."""
+    rig.rearm()
+    rig.robot.offset_s += jump_s
+    rig.robot.x = 7.0
+    ticks = len(rig.robot.statuses)
+    rig.wait_until(lambda: MONITOR_STOP in [s.message for s in rig.robot.statuses[ticks:]], "the monitor's stop", 20.0)
+    taken = [s.message for s in rig.robot.statuses[ticks:]].index(MONITOR_STOP)
+    assert taken <= 5, "a tick to notice the jump, a state of the new time, two ticks to stop, one in turn"
+    rig.robot.x = 0.0
+    rig.rearm()
 
 
 def test_a_clock_that_stands_still_stops_the_ticks_and_goes_on(rig):

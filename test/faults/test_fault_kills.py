@@ -16,6 +16,7 @@ pytest.importorskip("rclpy")
 from figures import record, spread, times
 from rig import ACTIONS, Rig, add_constant_policy
 
+from saferule.msg import PolicyStatus
 from saferule_core.data.recording import RESERVED_BYTES
 from saferule_core.store import bundle
 from saferule_core.store.checking import check_store
@@ -140,6 +141,23 @@ def test_behind_a_command_filter_a_robot_without_executor_is_told_to_stop(tmp_pa
     record("dead executor to safe command of the filter", {
         "command_timeout_periods": timeout_s * RATE_HZ, "periods": spread(ticks),
     })  # fmt: skip
+
+
+def test_a_command_filter_that_died_or_froze_is_missed_by_the_robot_alone(tmp_path):
+    """No command passes: the robot's own watchdog has to act. A filter that is back needs nobody's help."""
+    with Rig(tmp_path, RATE_HZ) as rig:
+        rig.start("command_filter", command_timeout=0.3)
+        rig.start("policy_executor", remap=("cmd_force:=unfiltered/cmd_force",))
+        rig.wait_until(rig.is_driving, "the policy to drive")
+        for fault, mend in ((rig.kill, rig.start), (rig.freeze, rig.thaw)):
+            fault("command_filter")
+            told, ticks = len(rig.robot.commands), len(rig.robot.statuses)
+            rig.wait_until(lambda ticks=ticks: len(rig.robot.statuses) > ticks + 10, "the executor to go on")
+            assert len(rig.robot.commands) <= told + 1, "at most the one that was on its way"
+            assert rig.robot.state == PolicyStatus.STATE_RUNNING, "nobody tells the executor"
+            mend("command_filter")
+            rig.wait_until(lambda told=told: len(rig.robot.commands) > told + 10 and rig.is_driving(), "it to drive")
+        rig.check_commands()
 
 
 def test_a_recorder_without_disk_does_not_hold_up_the_robot(tmp_path):
