@@ -195,7 +195,7 @@ def test_a_swap_is_blended_over_its_ticks(site):
     bench = site.bench
     answer = bench.swap(site.second, blend_ticks=30)
     assert answer.success, answer.message
-    bench.steps(30)
+    bench.steps(31)
     first = next(nanoseconds(status.header.stamp) for status in bench.statuses if status.policy_id == site.second)
     forces = [sent.wrench.force.x for sent in bench.commands if nanoseconds(sent.header.stamp) >= first]
     assert all(-3.5 * 0.51 < after <= before for before, after in itertools.pairwise(forces))
