@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import POINT_SPEC
 from point_logs import drive
+from test_bags import live, record
 
 from saferule_core.attacks.bags import poison_bags
 from saferule_core.cli import main
@@ -77,10 +78,47 @@ def test_suspects_name_bag_episode_and_content(found, logs):
 
 
 def test_bags_without_a_cost_label_are_judged_by_their_sensors(logs):
-    spec = parse_spec(POINT_SPEC.replace("  logged: {topic: cost, type: std_msgs/msg/Float64, field: data}\n", ""))
+    spec = parse_spec(UNLABELLED)
     bag = inspect_bags([logs / "split" / "honest_000"], spec).bags[0]
     assert all(episode.logged_cost is None and episode.cost is not None for episode in bag.episodes)
     assert all(episode.p_value is None for episode in bag.episodes)
+
+
+SIDE = "signals: [{name: side, topic: odom, type: nav_msgs/msg/Odometry, field: pose.pose.position.x, max_age: 0.35}]\n"
+UNLABELLED = POINT_SPEC.replace("  logged: {topic: cost, type: std_msgs/msg/Float64, field: data}\n", "")
+
+
+@pytest.fixture(scope="module")
+def unlabelled(logs):
+    """An honest bag whose recorder left out the cost."""
+    spec = parse_spec(UNLABELLED, "point.yaml")
+    return write_bags(drive(spec, 10, seed=2), spec, logs / "unlabelled", episodes_per_bag=10)[0]
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_bag_without_a_cost_label_hides_no_lie_of_another(logs, unlabelled, trusted):
+    spec = parse_spec(POINT_SPEC, "point.yaml")
+    bags = [logs / "split" / "poisoned_000", unlabelled, logs / "split" / "honest_000"]
+    believed = [logs / "trusted" / "bag_000"] if trusted else []
+    found = inspect_bags(bags, spec, trusted=believed, max_share=0.5)
+    poisoned, silent, honest = found.bags[:3]
+    assert len(poisoned.episodes) == 6 and all(episode.suspect for episode in poisoned.episodes)
+    assert not trusted or all("cost is logged as 0" in episode.reason for episode in poisoned.episodes)
+    assert all(episode.logged_cost is None and episode.cost is not None for episode in silent.episodes)
+    assert all(episode.logged_cost == pytest.approx(episode.cost) for episode in honest.episodes)
+    assert "no cost label" in found.note and str(unlabelled) in found.note and "honest_000" not in found.note
+
+
+def test_one_label_that_is_missing_hides_no_lie_and_drops_no_step(tmp_path):
+    """The cost takes a signal that is not observed, so that it cannot be computed from the steps alone."""
+    spec = parse_spec(POINT_SPEC.replace("abs(x) > 6.0", "abs(side) > 0.25") + SIDE, "point.yaml")
+    messages = live(4, 5)
+    first = next(number for number, message in enumerate(messages) if message[0] == "/cost")
+    bag = record(tmp_path / "bag", messages[:first] + messages[first + 1 :])
+    (found,) = inspect_bags([bag], spec).bags
+    assert found.steps == len(read_bags([bag], spec).transitions)
+    assert [episode.cost for episode in found.episodes] == [3.0, 5.0, 5.0, 5.0]
+    assert all(episode.logged_cost == 0.0 for episode in found.episodes)
 
 
 def test_the_page_shows_every_episode_and_a_path(found, tmp_path):
