@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,13 +39,15 @@ NAMED = 3
 class InspectedEpisode:
     """One episode: steps, cost as logged (None where no step has the label) and as recomputed, and what is suspicious.
 
-    index: its number among all episodes that were read. p_value: None where no episode is trusted.
+    index: its number among all episodes that were read. reward_differs: steps whose logged reward is not what the
+    sensors say, None where no step has the label or it cannot be computed. p_value: None where no episode is trusted.
     """
 
     index: int
     name: str
     steps: int
     reward: float
+    reward_differs: int | None
     logged_cost: float | None
     cost: float
     score: float
@@ -56,8 +59,20 @@ class InspectedEpisode:
 
 
 @dataclass(frozen=True)
+class InspectedLabel:
+    """A label of a bag, "cost" or "reward": steps that have it, and those of them where the sensors say otherwise."""
+
+    name: str
+    labelled: int
+    differing: int
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.differing} of {self.labelled} logged values are not what the sensors say"
+
+
+@dataclass(frozen=True)
 class InspectedBag:
-    """One bag: its topics, episodes, and commands that were no step of any episode."""
+    """One bag: its topics, episodes, commands that were no step of any episode, labels, and notes of its reading."""
 
     path: str
     topics: tuple[TopicSummary, ...]
@@ -65,6 +80,8 @@ class InspectedBag:
     steps: int
     commands: int
     trusted: bool
+    labels: tuple[InspectedLabel, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,7 +145,7 @@ def inspect_bags(
     digests = [digest.hex() for digest in episode_digests(data)]
     bags = []
     for record in contents.bags:
-        label = labels[record.path]
+        label, rewarded = labels[record.path], _label(record, "reward")
         is_trusted = os.path.realpath(record.path) in believed
         episodes = tuple(
             InspectedEpisode(
@@ -136,6 +153,7 @@ def inspect_bags(
                 name=name,
                 steps=int(data.episode_bounds[episode + 1] - data.episode_bounds[episode]),
                 reward=float(data.episode_returns[episode]),
+                reward_differs=_of_episode(rewarded, "differing", number),
                 logged_cost=_of_episode(label, "logged", number),
                 cost=float(totals[episode]),
                 score=float(found.ensemble.scores[episode]),
@@ -148,7 +166,12 @@ def inspect_bags(
             for number, (episode, name) in enumerate(zip(record.episodes, record.episode_names, strict=True))
         )
         topics = topic_summaries(record.path, options)
-        bags.append(InspectedBag(record.path, topics, episodes, record.steps, record.commands, is_trusted))
+        checks = tuple(
+            InspectedLabel(check.name, int(check.labelled.sum()), int(check.differing.sum())) for check in record.labels
+        )
+        bags.append(
+            InspectedBag(record.path, topics, episodes, record.steps, record.commands, is_trusted, checks, record.notes)
+        )
     suspects = SuspectsFile(
         robot=spec.name, spec_hash=spec.hash, created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         version=saferule_core.__version__, bags=tuple(map(str, paths)), trusted_bags=tuple(map(str, trusted)),
@@ -156,9 +179,7 @@ def inspect_bags(
         detectors=tuple(found.parts), skipped=found.skipped, note=chosen.note, left_out=chosen.left_out,
         suspects=_suspects(bags, chosen),
     )  # fmt: skip
-    return Inspection(
-        tuple(bags), data, found.standardised, found.skipped, chosen.note, chosen.left_out, suspects
-    )
+    return Inspection(tuple(bags), data, found.standardised, found.skipped, chosen.note, chosen.left_out, suspects)
 
 
 def _label(bag: BagRecord, name: str) -> LabelCheck | None:
@@ -166,9 +187,9 @@ def _label(bag: BagRecord, name: str) -> LabelCheck | None:
     return next((check for check in bag.labels if check.name == name and check.labelled.any()), None)
 
 
-def _of_episode(label: LabelCheck | None, column: str, number: int) -> float | None:
+def _of_episode(label: LabelCheck | None, column: str, number: int) -> Any:
     """Return a column of the comparison for an episode of the bag; None where none of its steps has the label."""
-    return float(getattr(label, column)[number]) if label is not None and label.labelled[number] else None
+    return getattr(label, column)[number].item() if label is not None and label.labelled[number] else None
 
 
 def _without_label(paths: Sequence[str]) -> str:
