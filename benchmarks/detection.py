@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -144,7 +145,7 @@ def table(lines: Sequence[Line]) -> str:
         mine = [line for line in whole if line["task"] == task]
         seeds = ", ".join(str(seed) for seed in sorted({line["seed"] for line in mine}))
         episodes = ", ".join(str(count) for count in sorted({line["episodes"] for line in mine}))
-        parts += [f"### {task}: {episodes} episodes, data seeds {seeds}", ""]
+        parts += [f"### {task}: {episodes} episodes, data seeds {seeds}", "", *_worst(mine), *_alarms(mine), ""]
         for trusted, words in (("20", "20 trusted episodes"), ("10%", "a tenth of the honest episodes trusted")):
             chosen = [line for line in mine if line["trusted"] == trusted]
             if chosen:
@@ -155,11 +156,43 @@ def table(lines: Sequence[Line]) -> str:
         by_rate = [line for line in mine if line["trusted"] == "20"]
         parts += [*_grid(by_rate, "rate", rates, _by_rate), ""]
         parts += [f"Called suspicious by the ensemble at p <= {NOMINAL:g}, honest / poisoned:", ""]
-        parts += [*_grid(mine, "trusted", ("20", "10%"), _calibrated), ""]
+        subsets = [trusted for trusted in ("20", "10%") if any(line["trusted"] == trusted for line in mine)]
+        parts += [*_grid(mine, "trusted", subsets, _calibrated), ""]
     failed = [line for line in lines if "error" in line and line["trusted"] == "20"]
     for line in failed:
         parts.append(f"Not possible, {line['task']}, rate {line['rate']:.0%}, seed {line['seed']}: {line['error']}")
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _worst(lines: Sequence[Line]) -> list[str]:
+    """Return which run found the poison worst, with the robot description and without; rounded down."""
+    said = []
+    for name, words in (("ensemble", "The ensemble's AUROC"), (BLIND, "Without the description it")):
+        worst = min(lines, key=lambda line: line["auroc"][name])
+        least = math.floor(worst["auroc"][name] * 1000) / 1000
+        which = f" ({worst['attack']}, rate {worst['rate']:.0%}, data seed {worst['seed']})" if least < 1.0 else ""
+        said.append(f"{words} is at least {least:.3f}{which}.")
+    return said
+
+
+def _alarms(lines: Sequence[Line]) -> list[str]:
+    """Return how many honest episodes the ensemble called suspicious: on average, and how far that varies."""
+
+    def spread(by: str) -> str:
+        values = {value: [line for line in lines if line[by] == value] for value in {line[by] for line in lines}}
+        means = [_false_alarms(each) for each in values.values()]
+        return f"{min(means):.3f} to {max(means):.3f}"
+
+    single = [line["calibrated"]["ensemble"]["false_alarms"] for line in lines]
+    return [
+        f"With it, p <= {NOMINAL:g} holds for",
+        f"{_false_alarms(lines):.3f} of the honest episodes, over {len(lines)} runs; {spread('attack')} by attack,",
+        f"{spread('seed')} by data seed, {min(single):.3f} to {max(single):.3f} in single runs.",
+    ]
+
+
+def _false_alarms(lines: Sequence[Line]) -> float:
+    return fmean(line["calibrated"]["ensemble"]["false_alarms"] for line in lines)
 
 
 def _grid(

@@ -303,6 +303,11 @@ class TestErrors:
         self.check([tmp_path], point_spec, "expected a rosbag2 bag .* found notes.txt")
         self.check([tmp_path / "notes.txt"], point_spec, "notes.txt: expected a readable rosbag2 bag")
 
+    def test_a_bag_of_ros_1(self, point_spec, tmp_path):
+        (tmp_path / "day.bag").write_bytes(b"#ROSBAG V2.0\n")
+        found = "day.bag: expected a readable rosbag2 bag .* found one of ROS 1; convert it with `rosbags-convert`"
+        self.check([tmp_path / "day.bag"], point_spec, found)
+
     def test_missing_topics_are_listed_with_those_that_are_there(self, point_spec, tmp_path):
         path = record(tmp_path / "bag", [label("/speed", 1.0, 1)])
         found = r"/bag: expected the topics odom, cmd_force, found /speed \(std_msgs/msg/Float64\)"

@@ -23,10 +23,10 @@ def test_detection_is_taken_where_one_percent_of_honest_episodes_pass():
     assert detection.detection(np.zeros(3), np.zeros(50)) == 0.0
 
 
-def line_of(attack="trajectory", trusted="20", auroc=0.9):
-    key = dict(zip(detection.KEY, ("car_run", 40, attack, 0.1, 40, trusted), strict=True))
+def line_of(attack="trajectory", trusted="20", auroc=0.9, seed=40, false_alarms=0.04):
+    key = dict(zip(detection.KEY, ("car_run", 40, attack, 0.1, seed, trusted), strict=True))
     every = {name: auroc for name in detection.SHOWN}
-    calibrated = {name: {"false_alarms": 0.04, "detected": 0.8} for name in ("ensemble", detection.BLIND)}
+    calibrated = {name: {"false_alarms": false_alarms, "detected": 0.8} for name in ("ensemble", detection.BLIND)}
     return key | {"auroc": every, "detected": every, "calibrated": calibrated}
 
 
@@ -34,6 +34,26 @@ def test_the_table_shows_every_detector_and_what_was_not_possible():
     text = detection.table([line_of(), line_of(trusted="10%"), line_of("backdoor") | {"error": "too few"}])
     assert all(f"| {name} | 0.900 / 0.90 |" in text for name in detection.SHOWN)
     assert "0.040 / 0.80" in text and "Not possible, car_run, rate 10%, seed 40: too few" in text
+
+
+def test_the_table_has_no_rows_of_what_was_not_run():
+    text = detection.table([line_of()])
+    assert "| 20 | 0.040 / 0.80 |" in text and "10% | -" not in text
+
+
+def test_the_worst_run_and_false_alarms_are_said_in_figures_of_the_data():
+    lines = [line_of(false_alarms=0.02), line_of("backdoor", false_alarms=0.04, auroc=0.8)]
+    lines += [line_of(seed=41, false_alarms=0.06), line_of("backdoor", seed=41, false_alarms=0.1)]
+    text = " ".join(detection.table(lines).split())
+    assert "AUROC is at least 0.800 (backdoor, rate 10%, data seed 40)" in text
+    assert "0.055 of the honest episodes, over 4 runs; 0.040 to 0.070 by attack" in text
+    assert "0.030 to 0.080 by data seed, 0.020 to 0.100 in single runs" in text
+
+
+def test_the_page_is_made_of_the_recorded_lines():
+    begin, end = detection.MARKS
+    written = detection.PAGE.read_text(encoding="utf-8").partition(begin)[2].partition(end)[0]
+    assert written == detection.table(detection.read())
 
 
 def test_an_unfinished_line_is_passed_over(tmp_path):

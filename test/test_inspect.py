@@ -2,16 +2,20 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import POINT_SPEC
 from point_logs import drive
+from test_bags import live, record
 
 from saferule_core.attacks.bags import poison_bags
 from saferule_core.cli import main
+from saferule_core.cli.inspect import _text
 from saferule_core.data.bags import read_bags, write_bags
+from saferule_core.data.reading import ReadOptions
 from saferule_core.data.topic_summary import topic_summaries
 from saferule_core.detection import suspects
 from saferule_core.errors import DataError
@@ -77,10 +81,50 @@ def test_suspects_name_bag_episode_and_content(found, logs):
 
 
 def test_bags_without_a_cost_label_are_judged_by_their_sensors(logs):
-    spec = parse_spec(POINT_SPEC.replace("  logged: {topic: cost, type: std_msgs/msg/Float64, field: data}\n", ""))
+    spec = parse_spec(UNLABELLED)
     bag = inspect_bags([logs / "split" / "honest_000"], spec).bags[0]
     assert all(episode.logged_cost is None and episode.cost is not None for episode in bag.episodes)
     assert all(episode.p_value is None for episode in bag.episodes)
+
+
+SIDE = "signals: [{name: side, topic: odom, type: nav_msgs/msg/Odometry, field: pose.pose.position.x, max_age: 0.35}]\n"
+UNREWARDED = POINT_SPEC.replace("  topic: {topic: reward, type: std_msgs/msg/Float64, field: data}\n", "").replace(
+    "  logged: {topic: cost, type: std_msgs/msg/Float64, field: data}\n", ""
+)
+UNLABELLED = POINT_SPEC.replace("  logged: {topic: cost, type: std_msgs/msg/Float64, field: data}\n", "")
+
+
+@pytest.fixture(scope="module")
+def unlabelled(logs):
+    """An honest bag whose recorder left out the cost."""
+    spec = parse_spec(UNLABELLED, "point.yaml")
+    return write_bags(drive(spec, 10, seed=2), spec, logs / "unlabelled", episodes_per_bag=10)[0]
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_bag_without_a_cost_label_hides_no_lie_of_another(logs, unlabelled, trusted):
+    spec = parse_spec(POINT_SPEC, "point.yaml")
+    bags = [logs / "split" / "poisoned_000", unlabelled, logs / "split" / "honest_000"]
+    believed = [logs / "trusted" / "bag_000"] if trusted else []
+    found = inspect_bags(bags, spec, trusted=believed, max_share=0.5)
+    poisoned, silent, honest = found.bags[:3]
+    assert len(poisoned.episodes) == 6 and all(episode.suspect for episode in poisoned.episodes)
+    assert not trusted or all("cost is logged as 0" in episode.reason for episode in poisoned.episodes)
+    assert all(episode.logged_cost is None and episode.cost is not None for episode in silent.episodes)
+    assert all(episode.logged_cost == pytest.approx(episode.cost) for episode in honest.episodes)
+    assert "no cost label" in found.note and str(unlabelled) in found.note and "honest_000" not in found.note
+
+
+def test_one_label_that_is_missing_hides_no_lie_and_drops_no_step(tmp_path):
+    """The cost takes a signal that is not observed, so that it cannot be computed from the steps alone."""
+    spec = parse_spec(POINT_SPEC.replace("abs(x) > 6.0", "abs(side) > 0.25") + SIDE, "point.yaml")
+    messages = live(4, 5)
+    first = next(number for number, message in enumerate(messages) if message[0] == "/cost")
+    bag = record(tmp_path / "bag", messages[:first] + messages[first + 1 :])
+    (found,) = inspect_bags([bag], spec).bags
+    assert found.steps == len(read_bags([bag], spec).transitions)
+    assert [episode.cost for episode in found.episodes] == [3.0, 5.0, 5.0, 5.0]
+    assert all(episode.logged_cost == 0.0 for episode in found.episodes)
 
 
 def test_the_page_shows_every_episode_and_a_path(found, tmp_path):
@@ -89,7 +133,50 @@ def test_the_page_shows_every_episode_and_a_path(found, tmp_path):
     episodes = sum(len(bag.episodes) for bag in found.bags)
     assert page.count('<svg class="path"') == page.count("<polyline") == episodes
     assert page.count('<tr class="suspect">') == len(found.suspects.suspects)
+    assert "No pictures" not in page
     assert "http" not in page.replace("http-equiv", "") and "<script" not in page
+
+
+@pytest.fixture(scope="module")
+def noted(logs):
+    """A bag without markers that logs other rewards than its sensors say, looked at with another."""
+    messages = [m for m in live(2, 5) if m[0] != "/episode"]
+    bag = record(logs / "noted", messages)
+    return inspect_bags([bag, logs / "split" / "honest_000"], parse_spec(POINT_SPEC, "point.yaml"))
+
+
+def test_what_reading_noticed_is_shown(noted, tmp_path):
+    write_inspection(noted, parse_spec(POINT_SPEC), tmp_path / "page.html")
+    for shown in (_text(noted, 20), (tmp_path / "page.html").read_text()):
+        assert "no episode markers on topic episode" in shown
+        assert "reward: 10 of 10 logged values are not what the sensors say" in shown
+        assert "cost: 0 of 10 logged values are not what the sensors say" in shown
+    first, other = noted.bags
+    assert [episode.reward_differs for episode in first.episodes] == [5, 5]
+    assert "no episode markers" in first.notes[-1] and len(other.notes) == len(first.notes) - 1
+
+
+def test_a_damaged_bag_that_is_tolerated_is_named_as_such(logs, tmp_path):
+    bag = shutil.copytree(logs / "split" / "honest_000", tmp_path / "cut")
+    (file,) = bag.glob("*.mcap")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size * 3 // 4])
+    options = ReadOptions(tolerate_truncated=True)
+    found = inspect_bags([bag], parse_spec(POINT_SPEC, "point.yaml"), options=options)
+    (note,) = [note for note in found.bags[0].notes if "found the end of the data" in note]
+    assert f"  note: {note}\n" in _text(found, 20)
+
+
+def test_a_detector_that_cannot_work_is_named_once(logs):
+    found = inspect_bags([logs / "split" / "honest_000"], parse_spec(UNREWARDED, "point.yaml"))
+    assert "left out: label_disagreement: expected recomputed costs or rewards" in _text(found, 20)
+
+
+def test_a_page_without_paths_says_why(logs, tmp_path):
+    spec = parse_spec(POINT_SPEC.replace("- {name: y,", "- {name: side,").replace("hypot(x, y)", "hypot(x, side)"))
+    write_inspection(inspect_bags([logs / "split" / "honest_000"], spec), spec, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "<svg" not in page and "<th>path</th>" not in page
+    assert "No pictures of paths: they need observed features named x and y, and there is no y." in page
 
 
 def test_what_a_bag_says_cannot_become_markup(found, tmp_path):

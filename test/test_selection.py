@@ -131,6 +131,14 @@ def test_detection_chooses_among_the_retained_bags_and_says_what_and_why(logs):
     assert all(each.reason for each in sets.detected) and "calibrated on 24 trusted episodes" in sets.note
 
 
+def test_detection_finds_lies_beside_a_bag_without_a_cost_label(logs, tmp_path):
+    spec = parse_spec(POINT_SPEC.replace("  logged: {topic: cost, type: std_msgs/msg/Float64, field: data}\n", ""))
+    (silent,) = write_bags(drive(spec, 10, seed=2), spec, tmp_path, episodes_per_bag=10)
+    request = {"retain": (logs.poisoned, str(silent)), "trusted": (logs.trusted,), "detect": Detecting(0.5, 0.05)}
+    sets = read(logs, **request)
+    assert digests(sets.forget) >= of_bag(logs, logs.poisoned) and f"no cost label to compare in {silent}" in sets.note
+
+
 def test_detection_takes_no_more_than_its_share(logs):
     request = {"retain": (logs.poisoned, logs.honest), "trusted": (logs.trusted,), "detect": Detecting(0.1, 0.05)}
     sets = read(logs, **request)

@@ -3,8 +3,9 @@
     saferule inspect logs/* --spec config/ball_circle.yaml --trusted logs/commissioning --html inspection.html
     saferule inspect logs/* --spec robot.yaml --trusted logs/day_0 --suspects suspects.json --max-share 0.2
 
-Nothing is changed or forgotten; --suspects writes a list for an operator to confirm. Trusted bags must be honest, and
-driven like the others: they tell how often an honest episode would be suspected.
+"differs" counts the steps whose logged reward is not what the sensors say; "logged" and "cost" are the cost as logged
+and as the sensors say. Nothing is changed or forgotten; --suspects writes a list for an operator to confirm. Trusted
+bags must be honest, and driven like the others: they tell how often an honest episode would be suspected.
 """
 
 from __future__ import annotations
@@ -111,22 +112,23 @@ def _bag_lines(bag: InspectedBag) -> list[str]:
         f"longest gap {topic.longest_gap_s:.3g} s"
         for topic in bag.topics
     ]
-    return [head, *topics]
+    return [head, *topics, *(f"  {label}" for label in bag.labels), *(f"  note: {note}" for note in bag.notes)]
 
 
 def _episode_lines(bag: InspectedBag, rows: int) -> list[str]:
     ranked = sorted(bag.episodes, key=lambda episode: -episode.score)
-    names = ("episode", "steps", "reward", "logged", "cost", "suspicion", "p")
-    lines = ["  {:16}{:>7}{:>10}{:>8}{:>8}{:>11}{:>7}  why".format(*names)]
+    names = ("episode", "steps", "reward", "differs", "logged", "cost", "suspicion", "p")
+    lines = ["  {:16}{:>7}{:>10}{:>9}{:>8}{:>8}{:>11}{:>7}  why".format(*names)]
     lines += [_episode_line(episode) for episode in ranked[:rows]]
     return [*lines, f"  and {len(ranked) - rows} less suspicious ones"] if len(ranked) > rows else lines
 
 
 def _episode_line(episode: InspectedEpisode) -> str:
-    logged, cost = (f"{value:g}" if value is not None else "-" for value in (episode.logged_cost, episode.cost))
+    known = (episode.reward_differs, episode.logged_cost)
+    differs, logged = ("-" if value is None else f"{value:g}" for value in known)
     p_value = "-" if episode.p_value is None else f"{episode.p_value:.3f}"
     mark = "!" if episode.suspect else " "
     return (
-        f"{mark} {episode.name:16}{episode.steps:7}{episode.reward:10.1f}{logged:>8}{cost:>8}{episode.score:11.3g}"
-        f"{p_value:>7}  {episode.reason}"
+        f"{mark} {episode.name:16}{episode.steps:7}{episode.reward:10.1f}{differs:>9}{logged:>8}{episode.cost:8g}"
+        f"{episode.score:11.3g}{p_value:>7}  {episode.reason}"
     )

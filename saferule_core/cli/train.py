@@ -31,8 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--steps", type=common.positive, metavar="N", help="gradient steps (default: the agent's own)")
     parser.add_argument(
-        "--cost", choices=("logged", "recomputed"), default="logged",
-        help="trust the logged cost (default), or recompute it from the sensors",
+        "--cost", choices=("logged", "recomputed"),
+        help="trust the logged cost (default where the description names its topic, and with --dsrl), or recompute it "
+        "from the sensors",
     )  # fmt: skip
     common.add_reading(parser)
     common.add_cost_limit(parser)
@@ -67,14 +68,16 @@ def run(options: argparse.Namespace, display: Display) -> int:
     spec = load_spec(options.spec)
     out = common.new_directory(options.out, "the policy bundle")
     store = PolicyStore(options.store) if options.store is not None else None
+    has_label = spec.cost.logged is not None or options.dsrl is not None
+    cost = options.cost or ("logged" if has_label else "recomputed")
     limit = spec.cost.limit if options.cost_limit is None else options.cost_limit
     hyperparameters = common.hyperparameters(options)
     if options.dsrl is not None:
         data, sources, bags = read_dsrl(options.dsrl, spec), (), None
-        data = spec.relabel(data) if options.cost == "recomputed" else data
+        data = spec.relabel(data) if cost == "recomputed" else data
     else:
         contents = read_bags(
-            options.bags, spec, cost=options.cost, progress=within(display.progress, 0.0, 0.2),
+            options.bags, spec, cost=cost, progress=within(display.progress, 0.0, 0.2),
             options=common.reading(options),
         )  # fmt: skip
         data, sources, bags = contents.transitions, bag_origins(contents), contents.card()
@@ -89,7 +92,7 @@ def run(options: argparse.Namespace, display: Display) -> int:
     costs = data.episode_costs if relabel is None else relabel(data).episode_costs
     details = {
         "cost_limit": limit,
-        "cost": options.cost,
+        "cost": cost,
         "steps": agent.config.steps,
         "safe_return": safe_mean_return(data.episode_returns, costs, limit),
         "bags": bags,

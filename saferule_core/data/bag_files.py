@@ -96,7 +96,10 @@ def _of_file(path: Path, notes: tuple[str, ...]) -> BagFiles:
     packed = path.suffix == ".zstd"
     ending = path.with_suffix("").suffix if packed else path.suffix
     if ending not in ENDINGS:
-        raise DataError(f"{path}: expected a readable rosbag2 bag (MCAP or sqlite3), found a file of another kind")
+        kind = "a file of another kind"
+        if ending == ".bag":
+            kind = "one of ROS 1; convert it with `rosbags-convert`, from the package rosbags"
+        raise DataError(f"{path}: expected a readable rosbag2 bag (MCAP or sqlite3), found {kind}")
     return BagFiles(path, ENDINGS[ending], (path,), packed, False, None, notes)
 
 

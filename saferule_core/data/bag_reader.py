@@ -39,13 +39,14 @@ RATE_NOTED, RATE_REFUSED = 1.25, 2.0
 
 ROWS_AT_ONCE = 1 << 16
 
-LabelSource = Literal["recomputed", "logged"]
+LabelSource = Literal["recomputed", "logged", "logged_or_recomputed"]
 
 
 @dataclass(frozen=True)
 class BagPart:
     """The transitions of one bag, the names of its episodes, and how many commands it has (not all are steps).
 
+    sensor_costs: (N,) float32, what the sensors say, whichever label the transitions have.
     labels: how the log's own labels compare with what the sensors say. notes: what a user of the data should know.
     times: of each episode's first and last command [ns], header stamps where there are any; those of before and after a
         clock was set back may be the same.
@@ -54,6 +55,7 @@ class BagPart:
     transitions: Transitions
     episode_names: tuple[str, ...]
     commands: int
+    sensor_costs: np.ndarray
     labels: tuple[LabelCheck, ...] = ()
     notes: tuple[str, ...] = ()
     times: tuple[tuple[int, int], ...] = ()
@@ -78,11 +80,15 @@ def read_bag(
 
 @dataclass(frozen=True)
 class _Label:
-    """A label in the log. trusted: it is used as it is; else it is compared with what is computed."""
+    """A label in the log. trusted: it is used as it is; else it is compared with what is computed.
+
+    needed: a step without it is none; else what is computed stands in for it.
+    """
 
     name: str
     source: FieldSource
     trusted: bool
+    needed: bool
 
 
 class _Recording:
@@ -134,11 +140,12 @@ class _Recording:
         spec = self._spec
         found = []
         for name, source, trusted in (
-            ("reward", spec.reward.topic, reward == "logged"), ("cost", spec.cost.logged, cost == "logged")
+            ("reward", spec.reward.topic, reward == "logged"), ("cost", spec.cost.logged, cost != "recomputed")
         ):  # fmt: skip
+            needed = trusted and (name == "reward" or cost == "logged")
             there = source is not None and len(self._messages.get(source.topic, ()))
-            if there or (trusted and name == "cost"):
-                found.append(_Label(name, source, trusted))
+            if there or (needed and name == "cost"):
+                found.append(_Label(name, source, trusted, needed))
         return found
 
     def _check_rate(self) -> None:
@@ -196,7 +203,7 @@ class _Recording:
             period_ns=spec.period_ns,
             gap_ns=self._gap_ns,
             max_steps=spec.episode.max_steps,
-            needed=[label.trusted for label in self._labels],
+            needed=[label.needed for label in self._labels],
         )
 
     def _assemble(self, ticks: Ticks, names: list[str], sent: np.ndarray) -> BagPart:
@@ -229,6 +236,7 @@ class _Recording:
             for label in self._labels
             if f" own {label.name}" in rows
         ]
+        sensor_costs = rows.pop("sensor_costs")
         data = Transitions(**rows, episode_ends=ends)
         episode = ticks.episode[finite][ends]
         piece = np.arange(len(episode)) - np.searchsorted(episode, episode)
@@ -236,7 +244,7 @@ class _Recording:
         at = sent[ticks.command[finite]]
         begins = data.episode_bounds[:-1]
         times = tuple(zip(at[begins].tolist(), at[ends].tolist(), strict=True))
-        return BagPart(data, tuple(titles), len(sent), tuple(checks), tuple(self._notes), times)
+        return BagPart(data, tuple(titles), len(sent), sensor_costs, tuple(checks), tuple(self._notes), times)
 
     def _steps(self, ticks: Ticks, part: slice) -> dict[str, np.ndarray]:
         """Return the arrays of some ticks; " cost" is a label and " own cost" what the sensors say."""
@@ -253,7 +261,7 @@ class _Recording:
             said = self._values(label.source, np.maximum(index[part], 0)).astype(np.float64)
             said = np.where(index[part] >= 0, said, np.nan)
             if label.trusted:
-                used[label.name] = said
+                used[label.name] = said if label.needed else np.where(np.isnan(said), own[label.name], said)
             if label.name in own:
                 rows |= {f" {label.name}": said, f" own {label.name}": own[label.name]}
         rows |= {
@@ -261,6 +269,7 @@ class _Recording:
             "actions": spec.normalise_action(command),
             "rewards": used["reward"].astype(np.float32),
             "costs": used["cost"].astype(np.float32),
+            "sensor_costs": own["cost"].astype(np.float32),
             "next_observations": spec.observe(following),
             "terminated": np.broadcast_to(np.asarray(spec.ends(following), bool), count),
         }

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from saferule_core.data.bag_reader import LabelSource, read_bag
 from saferule_core.data.bag_writer import write_bags
 from saferule_core.data.label_check import LabelCheck
@@ -60,10 +62,14 @@ class BagRecord:
 
 @dataclass(frozen=True)
 class BagContents:
-    """Transitions of several bags, in the order in which these were given."""
+    """Transitions of several bags, in the order in which these were given.
+
+    sensor_costs: (N,) float32, the cost that the sensors say, whichever label the transitions have.
+    """
 
     transitions: Transitions
     bags: tuple[BagRecord, ...]
+    sensor_costs: np.ndarray
 
     def select(self, episodes: Collection[int]) -> BagContents:
         """Return the episodes with these numbers, in the order of the bags; a bag without any is left out."""
@@ -85,7 +91,8 @@ class BagContents:
                 )
             )
             first += len(mine)
-        return BagContents(self.transitions.select_episodes(sorted(chosen)), tuple(records))
+        costs = self.sensor_costs[np.isin(self.transitions.episode_index, sorted(chosen))]
+        return BagContents(self.transitions.select_episodes(sorted(chosen)), tuple(records), costs)
 
     @staticmethod
     def concatenate(parts: Sequence[BagContents]) -> BagContents:
@@ -94,7 +101,11 @@ class BagContents:
         for part in parts:
             records += [replace(bag, first_episode=first + bag.first_episode) for bag in part.bags]
             first += part.transitions.episode_count
-        return BagContents(Transitions.concatenate([part.transitions for part in parts]), tuple(records))
+        return BagContents(
+            Transitions.concatenate([part.transitions for part in parts]),
+            tuple(records),
+            np.concatenate([part.sensor_costs for part in parts]),
+        )
 
     def card(self) -> list[dict[str, Any]]:
         """Return what a policy's card keeps of the bags it was learned from, as JSON-able facts."""
@@ -130,7 +141,8 @@ def read_bags(
 
     Args:
         paths: directories of bags, or their .mcap or .db3 files.
-        cost: "recomputed" from the sensors; "logged" takes the label in the bag, which may be a lie.
+        cost: "recomputed" from the sensors; "logged" takes the label in the bag, which may be a lie;
+            "logged_or_recomputed" takes it of the steps that have one, and recomputes it for others.
         progress: called as phase "loading"; may raise `Cancelled`.
         reward: "logged" takes the label where the description names a topic for it that the bag has, and computes it
             elsewhere; "recomputed" never reads it.
@@ -144,6 +156,7 @@ def read_bags(
     if not paths:
         raise DataError("bags: expected at least one bag, found none")
     parts: list[Transitions] = []
+    costs: list[np.ndarray] = []
     records: list[BagRecord] = []
     first_episode = 0
     for index, path in enumerate(paths):
@@ -156,6 +169,7 @@ def read_bags(
         for note in part.notes if options.tolerate_truncated else ():
             _log.warning("%s: %s", path, note)
         parts.append(part.transitions)
+        costs.append(part.sensor_costs)
         steps = len(part.transitions)
         records.append(
             BagRecord(
@@ -164,4 +178,4 @@ def read_bags(
         )
         first_episode += len(part.episode_names)
     progress("loading", 1.0, f"{first_episode} episodes")
-    return BagContents(Transitions.concatenate(parts), tuple(records))
+    return BagContents(Transitions.concatenate(parts), tuple(records), np.concatenate(costs))

@@ -58,9 +58,9 @@ def detect(case: Case, members: Sequence[str] = MEMBERS, progress: Progress = si
         try:
             parts[name] = suspicion(name, case)
         except DetectionError as error:
-            skipped[name] = str(error)
+            skipped[name] = str(error).removeprefix(f"{name}: ")
     if not parts:
-        why = "; ".join(skipped.values())
+        why = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         raise DetectionError(f"detection: expected a detector that can work here, found none: {why}")
     combined, p_values, table = combine([part.scores for part in parts.values()], case.trusted)
     names = list(parts)

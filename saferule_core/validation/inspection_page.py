@@ -49,9 +49,18 @@ seed {{ found.suspects.seed }}</p>
 {{ "%g" % found.suspects.max_share }} that may be named.{% endif %} Suspects are proposed to be looked at; nothing is
 forgotten because of this page.</p>
 </div>
+{% if pathless is not none %}
+<p class="quiet">{{ pathless }}</p>
+{% endif %}
 {% for bag in found.bags %}
 <h2>{{ bag.path }}{{ " (trusted)" if bag.trusted }}</h2>
 <p class="quiet">{{ bag.episodes | length }} episodes, {{ bag.steps }} steps of {{ bag.commands }} commands</p>
+{% for label in bag.labels %}
+<p{{ ' class="failed"' | safe if label.differing }}>{{ label }}</p>
+{% endfor %}
+{% for note in bag.notes %}
+<p class="quiet">{{ note }}</p>
+{% endfor %}
 <details class="card">
 <summary>{{ bag.topics | length }} topics</summary>
 <div class="scroll"><table>
@@ -65,14 +74,17 @@ forgotten because of this page.</p>
 </tbody></table></div>
 </details>
 <div class="card scroll"><table>
-<thead><tr><th>episode</th><th>path</th><th class="number">steps</th><th class="number">reward</th>
-<th class="number">cost logged</th><th class="number">recomputed</th><th class="number">suspicion</th>
-<th class="number">p</th><th>why</th></tr></thead>
+<thead><tr><th>episode</th>{% if pathless is none %}<th>path</th>{% endif %}<th class="number">steps</th>
+<th class="number">reward</th><th class="number">reward differs [steps]</th>
+<th class="number">cost logged</th><th class="number">recomputed</th>
+<th class="number">suspicion</th><th class="number">p</th><th>why</th></tr></thead>
 <tbody>
 {% for episode in bag.episodes %}
 <tr{{ ' class="suspect"' | safe if episode.suspect }}>
-<td>{{ episode.name }}</td><td>{{ paths[episode.index] }}</td><td class="number">{{ episode.steps }}</td>
-<td class="number">{{ "%.1f" % episode.reward }}</td><td class="number">{{ number(episode.logged_cost, "%g") }}</td>
+<td>{{ episode.name }}</td>{% if pathless is none %}<td>{{ paths[episode.index] }}</td>{% endif %}
+<td class="number">{{ episode.steps }}</td><td class="number">{{ "%.1f" % episode.reward }}</td>
+<td class="number">{{ number(episode.reward_differs, "%d") }}</td>
+<td class="number">{{ number(episode.logged_cost, "%g") }}</td>
 <td class="number">{{ number(episode.cost, "%g") }}</td>
 <td class="number{{ ' failed' if episode.suspect }}">{{ "%.3g" % episode.score }}</td>
 <td class="number">{{ number(episode.p_value, "%.3f") }}</td><td>{{ episode.reason }}</td></tr>
@@ -92,13 +104,15 @@ forgotten because of this page.</p>
 
 def write_inspection(found: Inspection, spec: RobotSpec, path: str | Path) -> None:
     """Write the page. Raises DataError if that fails."""
+    pathless = _pathless(spec)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(_PAGE).render(
         found=found,
         robot=spec.name,
         episodes=sum(len(bag.episodes) for bag in found.bags),
         style=Markup(STYLE + _MORE_STYLE),  # noqa: S704 - our own text
-        paths=_paths(found, spec),
+        paths=None if pathless is not None else _paths(found, spec),
+        pathless=pathless,
         number=lambda value, form: "" if value is None else form % value,
     )
     try:
@@ -107,12 +121,19 @@ def write_inspection(found: Inspection, spec: RobotSpec, path: str | Path) -> No
         raise DataError(f"{path}: expected to write the inspection's page, found: {error.strerror}") from error
 
 
+def _pathless(spec: RobotSpec) -> str | None:
+    """Return why there can be no drawings of paths; None where there can."""
+    missing = [name for name in ("x", "y") if name not in spec.feature_names]
+    if not missing:
+        return None
+    gone = " and no ".join(missing)
+    return f"No pictures of paths: they need observed features named x and y, and there is no {gone}."
+
+
 def _paths(found: Inspection, spec: RobotSpec) -> list[Markup]:
-    """Return a small drawing of each episode's path [m] over the boundaries; empty without features x and y."""
+    """Return a small drawing of each episode's path [m] over the boundaries, of the features x and y."""
     data = found.transitions
     physical = spec.physical(data.next_observations)
-    if not {"x", "y"} <= set(physical):
-        return [Markup("")] * data.episode_count
     x, y = physical["x"], physical["y"]
     lines = spec.picture.boundaries
     frame = [
