@@ -47,6 +47,9 @@ PHASES = {
 WORKER_NICENESS = 19
 """Priority of learning beside the driving robot: of the repair, and of what it is compared with."""
 
+INPUT_TIMEOUT_S = 0.5
+"""How long sensors may stand still before the robot is stopped [s wall]: others use this machine, too."""
+
 
 class DemoFailed(SaferuleError):
     """A step of the demo did not come out as it should; the message says which."""
@@ -146,6 +149,7 @@ class Demo:
             "": {"spec": str(self.spec_path), "store": str(self.store)},
             "sim_robot": {"seed": self.seed + 1, "real_time_factor": self.robot.real_time_factor},
             "cost_monitor": {"latch_stop": False},
+            "policy_executor": {"input_timeout": INPUT_TIMEOUT_S * self.robot.real_time_factor},
             "flight_recorder": {"out_dir": str(self.out / "recordings")},
             "unlearning_server": {"work_dir": str(self.out / "repairs"), "workers": self.robot.workers,
                                   "worker_niceness": WORKER_NICENESS},
@@ -162,6 +166,8 @@ class Demo:
             deadline = time.monotonic() + timeout_s
             while not condition():
                 nodes.check()
+                if reason := observer.stop_reason():
+                    raise DemoFailed(f"{what}: the robot was stopped: {reason}; see {self.out / 'nodes.log'}")
                 if time.monotonic() > deadline:
                     raise DemoFailed(f"{what}: expected within {timeout_s:g} s; see {self.out / 'nodes.log'}")
                 time.sleep(0.1)

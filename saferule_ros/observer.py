@@ -100,6 +100,12 @@ class Observer:
         with self._lock:
             return list(self._statuses)
 
+    def stop_reason(self) -> str:
+        """Return why the executor has stopped the robot, empty where it has not."""
+        with self._lock:
+            newest = self._statuses[-1] if self._statuses else PolicyStatus()
+        return newest.message if newest.state == PolicyStatus.STATE_STOPPED else ""
+
     def policy_id(self) -> str:
         """Return the policy that drives, empty while unknown."""
         with self._lock:
