@@ -267,12 +267,12 @@ class _Recording:
         rows |= {
             "observations": spec.observe(state),
             "actions": spec.normalise_action(command),
-            "rewards": used["reward"].astype(np.float32),
-            "costs": used["cost"].astype(np.float32),
-            "sensor_costs": own["cost"].astype(np.float32),
             "next_observations": spec.observe(following),
             "terminated": np.broadcast_to(np.asarray(spec.ends(following), bool), count),
         }
+        with np.errstate(over="ignore"):  # what is too large is not finite, and left out below
+            named = {"rewards": used["reward"], "costs": used["cost"], "sensor_costs": own["cost"]}
+            rows |= {name: values.astype(np.float32) for name, values in named.items()}
         finite = np.ones(count, bool)
         # What is measured is looked at before a feature's clip, which would hide an infinite value.
         for values in (*(scope[name] for scope in (state, following) for name in measured), *command.values()):
