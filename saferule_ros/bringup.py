@@ -24,6 +24,10 @@ from saferule_core.spec import load_spec
 
 PACKAGE = "saferule"
 
+TRANSPORT = ("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
+"""What Fast DDS is told where nobody else has told it: shared memory, its default between processes of one machine, can
+hold up all others for a second when one of them is killed or frozen, and now and then a node that starts."""
+
 
 class BringUpError(SaferuleError):
     """The nodes cannot be started, did not start, or one of them ended; the message says which and what to do."""
@@ -216,6 +220,8 @@ def full_name(node: NodeEntry, arguments: Mapping[str, str]) -> str:
 def node_environment() -> dict[str, str]:
     """Return what nodes find in their environment beside what is there: they end with the process that started them."""
     environment = {"SAFERULE_STOP_WITH_PARENT": "1", "PYTHONUNBUFFERED": "1"}
+    if TRANSPORT[0] not in os.environ:
+        environment.update([TRANSPORT])
     if not any(os.environ.get(name) for name in ("HOME", "ROS_HOME", "ROS_LOG_DIR")):
         environment["ROS_LOG_DIR"] = str(Path(tempfile.gettempdir()) / "saferule_ros_log")  # ROS wants one of the three
     return environment

@@ -81,7 +81,7 @@ class BringUp:
             Stopped: `stop_asked` was set meanwhile.
         """
         environment = bringup.node_environment()
-        os.environ.update({name: value for name, value in environment.items() if name.startswith("ROS_")})
+        os.environ.update({name: value for name, value in environment.items() if name.startswith(("ROS_", "FASTDDS_"))})
         commands = {
             node.name: bringup.process_command(node, self._arguments, self._overrides) for node in self._entries
         }

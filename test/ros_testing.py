@@ -30,6 +30,8 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
+from saferule_ros.bringup import TRANSPORT
+
 PATIENCE_S = 60.0
 """How long to wait for something that should come at once; only a hang takes that long."""
 
@@ -67,6 +69,7 @@ class RosGraph:
     def __enter__(self) -> RosGraph:
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
         os.environ["ROS_LOG_DIR"] = str(self.folder / "ros_log")
+        os.environ.setdefault(*TRANSPORT)
         self._context = rclpy.Context()
         rclpy.init(context=self._context, domain_id=self.domain, signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node("test", context=self._context)

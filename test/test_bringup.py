@@ -125,6 +125,13 @@ def test_without_a_home_directory_logs_have_a_place(monkeypatch):
     assert "ROS_LOG_DIR" not in bringup.node_environment()
 
 
+def test_nodes_do_without_shared_memory_unless_somebody_says_otherwise(monkeypatch):
+    monkeypatch.delenv("FASTDDS_BUILTIN_TRANSPORTS", raising=False)
+    assert bringup.node_environment()["FASTDDS_BUILTIN_TRANSPORTS"] == "UDPv4"
+    monkeypatch.setenv("FASTDDS_BUILTIN_TRANSPORTS", "SHM")
+    assert "FASTDDS_BUILTIN_TRANSPORTS" not in bringup.node_environment()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_parameters_file_has_every_parameter_of_a_node_and_no_other(name):
     """A typing error in a parameters file is silent in ROS."""

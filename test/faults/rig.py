@@ -174,6 +174,10 @@ class Robot:
         return self._ended.wait(max(0.0, due - time.monotonic()))
 
 
+class NotUp(AssertionError):
+    """A node ended, or gave no answer, while it was brought up."""
+
+
 class Rig(RosGraph):
     """Nodes by name, a robot, and a store with two policies; the first one is active."""
 
@@ -205,7 +209,11 @@ class Rig(RosGraph):
         prefer(self._niceness)
 
     def start(self, *nodes: str, file_limit: int = 0, remap: tuple[str, ...] = (), **parameters: object) -> None:
-        """Start nodes and take them to work; `remap` (of names, "from:=to") and `parameters` go to each."""
+        """Start nodes and take them to work; `remap` (of names, "from:=to") and `parameters` go to each.
+
+        Raises:
+            NotUp: one ended, or is silent.
+        """
         own = {
             "policy_executor": {"store": self.store.root},
             "unlearning_server": {"store": self.store.root, "work_dir": self.folder / "work"},
@@ -233,7 +241,10 @@ class Rig(RosGraph):
         limit = time.monotonic() + PATIENCE_S
         try:
             while (state := self._answer(asking, GetState.Request())) is None or state.current_state.id != ACTIVE:
-                assert time.monotonic() < limit and not self.has_ended(node), f"{node} did not come up\n{self._logs()}"
+                if time.monotonic() > limit or self.has_ended(node):
+                    ended = self._processes[node].poll()
+                    why = "it is silent" if ended is None else f"it ended with {ended}"
+                    raise NotUp(f"{node} did not come up: {why}\n{self._logs()}")
                 step = steps.get(state.current_state.id) if state else None
                 if step is not None:
                     self._answer(changing, ChangeState.Request(transition=Transition(id=step)), 5.0)
