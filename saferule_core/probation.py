@@ -40,8 +40,8 @@ class Probation:
         """Judge what the cost monitor says of the candidate.
 
         Args:
-            completed_episodes: episodes that the candidate has completed.
-            mean_cost: their mean cost.
+            completed_episodes: episodes that the candidate has completed, driving.
+            mean_cost: mean cost of all its episodes.
             confirmed: the monitor is certain, at its false alarm rate, that the mean exceeds the limit.
         """
         if confirmed:

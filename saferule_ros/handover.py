@@ -169,8 +169,11 @@ class Handover:
     def _watch(self, probation: Probation, ended: threading.Event) -> None:
         decided, decision = threading.Event(), [Decision.WATCH, 0.0]
         drives = threading.Event()
+        states = deque([PolicyStatus.STATE_INACTIVE], maxlen=1)
+        completed = stood = 0
 
         def judge(status: CostStatus) -> None:
+            nonlocal completed, stood
             if decided.is_set():
                 return
             if status.policy_id != probation.candidate_id:
@@ -178,14 +181,18 @@ class Handover:
                     ended.set()  # another one drives, by somebody else's decision
                 return
             drives.set()
+            if states[0] != PolicyStatus.STATE_RUNNING:
+                stood += max(0, status.completed_episodes - completed)  # a robot that is held breaks no limit
+            completed = status.completed_episodes
             decision[:] = (
-                probation.judge(status.completed_episodes, status.mean_episode_cost, status.violation_confirmed),
+                probation.judge(completed - stood, status.mean_episode_cost, status.violation_confirmed),
                 status.mean_episode_cost,
             )
             if decision[0] is not Decision.WATCH:
                 decided.set()
 
-        with self._listening(CostStatus, "cost_status", judge):
+        listens_to_policy = self._listening(PolicyStatus, "policy_status", lambda status: states.append(status.state))
+        with listens_to_policy, self._listening(CostStatus, "cost_status", judge):
             while not decided.wait(0.1):
                 if ended.is_set():
                     return

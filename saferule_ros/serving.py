@@ -219,7 +219,13 @@ class Serving:
     def _hand_over(self, job: Job, result: UnlearnResult) -> None:
         """Let the candidate drive and put it on probation; raises Refusal or Cancelled."""
         reason = f"unlearn {result.request_id}"
-        swap = partial(self._handover.swap, result.candidate_id, reason, probation_s=self._probation.seconds)
+        swap = partial(
+            self._handover.swap,
+            result.candidate_id,
+            reason,
+            probation_s=self._probation.seconds,
+            hold_on_failure=result.incumbent_cost > result.cost_limit,
+        )
         try:
             tick = self._meanwhile(job, swap)
         except HandoverError as error:

@@ -50,6 +50,7 @@ class SwapDefaults:
     shadow_threshold: float = 0.5
     probation_s: float = 0.0
     probation_share: float = 1.0
+    probation_grace_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,8 @@ class Swapping:
         if probation_s > 0.0:
             usual = defaults.probation_share * self._spec.cost.limit
             limit = request.probation_limit if request.probation_limit > 0.0 else usual
-            terms = ProbationTerms(max(1, round(probation_s * rate)), limit, request.hold_on_failure)
+            grace = round(defaults.probation_grace_s * rate)
+            terms = ProbationTerms(max(1, round(probation_s * rate)), limit, request.hold_on_failure, grace)
         loading = self._loader.submit(load, self._store, request.policy_id, self._spec)
         return _Swap(loading, Future(executor=self._node.executor), blend, round(shadow_s * rate), terms)
 

@@ -113,6 +113,30 @@ def test_a_cost_that_is_no_number_does_not_hide_the_others(probation):
     assert probation.failure
 
 
+@pytest.mark.parametrize(
+    ("costs", "fails_at"),
+    [
+        ([1.0] * 4 + [0.0] + [1.0] * 3, 7),  # it brought the robot back; what comes then is its own
+        ([1.0] * 12, 7),  # it did not: what comes after 5 ticks is its own, too
+        ([0.0] + [1.0] * 3, 3),  # there was nothing to bring back
+    ],
+)
+def test_what_the_policy_before_has_left_behind_does_not_count(costs, fails_at):
+    probation = Probation("candidate", ProbationTerms(ticks=100, limit=2.0, grace=5))
+    for step, cost in enumerate(costs):
+        probation.take_cost("candidate", 0, step, cost, False)
+        probation.take_tick(drove=True, overran=False)
+        if probation.failure:
+            break
+    assert (step, bool(probation.failure)) == (fails_at, True)
+
+
+def test_a_grace_does_not_hide_a_violation_that_is_certain():
+    probation = Probation("candidate", ProbationTerms(ticks=100, limit=2.0, grace=5))
+    probation.take_cost("candidate", 0, 0, 1.0, True)
+    assert probation.failure
+
+
 def test_a_confirmed_violation_fails(probation):
     probation.take_cost("candidate", 0, 0, 0.0, True)
     assert "certain" in probation.failure

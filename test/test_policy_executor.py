@@ -25,12 +25,14 @@ from nav_msgs.msg import Odometry
 from rclpy.callback_groups import ReentrantCallbackGroup
 from ros_testing import ROOT, RosGraph, nanoseconds, write_yaml_of_point_robot
 from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
 
 from saferule.msg import PolicyStatus
 from saferule_core import agents
 from saferule_core.agents.memory import Memory
 from saferule_core.control.statistics import LATENESS_EDGES_S
 from saferule_core.data.ranges import ObservationRanges
+from saferule_core.probation import Probation
 from saferule_core.signals import SignalReader
 from saferule_core.spec import load_spec
 from saferule_core.store import Card, PolicyStore
@@ -90,6 +92,7 @@ class Site:
     first: str
     second: str
     alike: str
+    third: str
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +103,7 @@ def placed(tmp_path_factory):
     ranges = ObservationRanges((-0.5,) + (-9.0,) * 4, (0.5,) + (9.0,) * 4)
     made = [
         store.add(constant_agent(spec, value), spec, Card(seed=0, created="2026-01-01", ranges=ranges))
-        for value in (0.5, -0.5, 0.49)
+        for value in (0.5, -0.5, 0.49, 0.3)
     ]
     with RosGraph(folder) as graph:
         graph.start("policy_executor", spec=path, store=store.root, use_sim_time=True, monitor_timeout=0.3)
@@ -252,6 +255,22 @@ def test_the_handover_passes_the_terms_of_a_probation_on(site):
     assert status.probation_id == site.second and 50.0 < status.probation_left <= 60.0
 
 
+def test_episodes_of_a_robot_that_is_held_do_not_pass_a_probation(site):
+    bench, store = site.bench, site.store
+    with handover_of(site) as handover:
+        handover.swap(site.third, "test")
+        store.activate(site.third, force=True)
+        handover.begin_probation(Probation(site.third, site.first, incumbent_cost=0.0, cost_limit=3.0, episodes=2))
+        bench.graph.wait_for_readers("cost_status", 2)
+        bench.graph.call(Trigger, f"{EXECUTOR}/hold")
+        for completed in range(5):
+            bench.step()
+            bench.monitor(site.third, completed_episodes=completed, mean_episode_cost=0.0)
+        bench.monitor(site.third, completed_episodes=6, mean_episode_cost=9.0, violation_confirmed=True)
+        bench.graph.wait_until(lambda: bench.step().policy_id == site.first, "the first policy to drive again")
+    assert "rejected" in bench.swap(site.third).message
+
+
 def test_the_handover_waits_for_a_shadow_of_any_length(site):
     """Whose length the executor's parameter may say, and whose time is the robot's: here it takes several time-outs."""
     bench = site.bench
@@ -282,7 +301,7 @@ def test_a_handover_is_called_off_while_the_candidate_runs_beside_the_incumbent(
 def test_a_probation_without_a_limit_of_its_own_has_a_tighter_one_than_the_robot(site):
     bench = site.bench
     assert bench.swap(site.alike, probation_s=600.0).success
-    for step, cost in enumerate((1.0, 1.0, 0.5)):  # 2.5 of the 3 that the description allows, and 0.8 of those are 2.4
+    for step, cost in enumerate((0.0, 1.0, 1.0, 0.5)):  # 2.5 of the 3 that the description allows; 0.8 of those are 2.4
         assert bench.step().policy_id == site.alike
         bench.monitor(site.alike, step=step, cost=cost)
     bench.graph.wait_until(lambda: bench.step().policy_id == site.first, "the first policy to drive again")
@@ -294,8 +313,8 @@ def test_a_violation_on_probation_swaps_back_and_the_store_follows(site):
     assert answer.success, answer.message
     store.activate(site.second, force=True)
     assert bench.step().probation_id == site.second
-    for step in range(3):
-        bench.monitor(site.second, step=step, cost=1.0)
+    for step, cost in enumerate((0.0, 1.0, 1.0, 1.0)):
+        bench.monitor(site.second, step=step, cost=cost)
     bench.graph.wait_until(lambda: bench.step().policy_id == site.first, "the first policy to drive again")
     assert (bench.statuses[-1].rejected_id, bench.statuses[-1].reverts) == (site.second, 1)
     bench.graph.wait_until(lambda: store.active() == site.first, "the store to follow")

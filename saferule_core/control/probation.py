@@ -6,8 +6,10 @@
     if probation.failure: ...                                         # the next tick is the previous policy's
 
 It fails when the candidate's own steps of one episode cost more than the limit, when the monitor is certain that its
-mean cost is over the limit, when it gives no finite action, or in a burst of overruns. Time is counted in ticks that
-it drove, so a pause, a hold or another speed of the clock neither shortens nor ends it.
+mean cost is over the limit, when it gives no finite action, or in a burst of overruns. A robot that was outside its
+bounds when the candidate took over gets a grace: costs do not count before the first step without any, or before the
+candidate has driven for so long. Time is counted in ticks that it drove, so a pause, a hold or another speed of the
+clock neither shortens nor ends it.
 
 `saferule_core.probation` judges the same policy more slowly, by the mean of whole episodes, for the unlearning server.
 """
@@ -27,12 +29,14 @@ OVERRUN_BURST = 10
 class ProbationTerms:
     """ticks: how many the policy has to drive. limit: what its steps of one episode may cost.
 
-    hold: where it fails, hold the robot; the policy before it is known to be no better.
+    hold: where it fails, hold the robot; the policy before it is known to be no better. grace: how many ticks it may
+    drive until the costs count that the policy before it has left behind.
     """
 
     ticks: int
     limit: float
     hold: bool = False
+    grace: int = 0
 
 
 class Probation:
@@ -45,6 +49,7 @@ class Probation:
         self._episode: int | None = None
         self._step: int | None = None
         self._cost = 0.0
+        self._inherits = True
         self._overruns: deque[bool] = deque(maxlen=OVERRUN_WINDOW)
 
     @property
@@ -68,7 +73,9 @@ class Probation:
             self._episode, self._step, self._cost = episode, None, 0.0
         if step != self._step:
             self._step = step
-            self._cost += cost
+            self._inherits = self._inherits and cost > 0.0 and self._driven < self.terms.grace
+            if not self._inherits:
+                self._cost += cost
         if self._cost > self.terms.limit:
             self.fail(f"expected a cost of at most {self.terms.limit:g} per episode, found {self._cost:g}")
         elif confirmed:
