@@ -145,7 +145,7 @@ class CommandFilterNode(ManagedNode):
         if verdict.scale < 1.0:
             self._changed += 1
             state = FilterStatus.STATE_SCALING if verdict.scale > 0.0 else FilterStatus.STATE_STOPPING
-            self.get_logger().warning(verdict.reason, throttle_duration_sec=1.0)
+            self.warn_now_and_then(verdict.reason)
         status = FilterStatus(
             state=state,
             scale=verdict.scale,

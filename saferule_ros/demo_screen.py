@@ -61,7 +61,8 @@ class Screen:
         self.console.print(table)
         self.say(
             f"swap at tick {summary['swap_tick']}: {summary['missed_ticks_around_swap']} ticks missed around it by the "
-            f"executor's count, {summary['missed_commands_around_swap']} commands by the robot's"
+            f"executor's count, {summary['missed_commands_around_swap']} commands by the robot's (elsewhere up to "
+            f"{summary['missed_commands_elsewhere']} in as many ticks)"
         )
 
 

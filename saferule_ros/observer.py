@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -48,6 +49,21 @@ class DrivenEpisode:
     policy_id: str
     cost: float
     reward: float
+
+
+def missed_near(counts: Sequence[tuple[int, int]], tick: int, distance: int) -> tuple[int, int]:
+    """Return how many commands were missed within `distance` ticks of `tick`, and the most in as many ticks elsewhere.
+
+    counts: (tick, commands missed so far), each time that the number rose; what was missed before the first tick does
+    not count.
+    """
+    totals = [0, *(missed for _, missed in counts)]
+    rises = [(at, after - before) for (at, after), before in zip(counts, totals, strict=False)]
+    rises = [(at, rise) for at, rise in rises if at > 0]
+    near = sum(rise for at, rise in rises if abs(at - tick) <= distance)
+    others = [(at, rise) for at, rise in rises if abs(at - tick) > distance]
+    within = [sum(rise for at, rise in others if first <= at <= first + 2 * distance) for first, _ in others]
+    return near, max(within, default=0)
 
 
 class Observer:
@@ -120,7 +136,8 @@ class Observer:
         """Return how the control loop kept time in the `AROUND_SWAP` ticks on either side of the last swap.
 
         missed_ticks_...: control periods without a command, counted by the executor in ROS time.
-        missed_commands_...: commands that the robot waited for in vain, by its own count.
+        missed_commands_...: commands that the robot waited for in vain, by its own count; ..._elsewhere: the most in as
+        many ticks of the same run that lie farther from the swap.
         worst_interval_...: longest wall time between two ticks [s]; typical_interval: median of all [s].
         """
         statuses = self.statuses()
@@ -131,13 +148,13 @@ class Observer:
         near = [status for status in statuses if abs(int(status.ticks) - int(tick)) <= AROUND_SWAP]
         with self._lock:
             counts = list(self._robot_missed)
-        before = [missed for ticks, missed in counts if ticks < tick - AROUND_SWAP]
-        after = [missed for ticks, missed in counts if ticks > tick + AROUND_SWAP]
+        around, elsewhere = missed_near(counts, int(tick), AROUND_SWAP)
         return {
             "swap_tick": tick,
             "swap_duration_s": swapped[-1].last_swap_duration,
             "missed_ticks_around_swap": near[-1].missed_ticks - near[0].missed_ticks,
-            "missed_commands_around_swap": (after[0] if after else 0) - (before[-1] if before else 0),
+            "missed_commands_around_swap": around,
+            "missed_commands_elsewhere": elsewhere,
             "missed_ticks": statuses[-1].missed_ticks,
             "missed_commands": counts[-1][1] if counts else 0,
             "ticks": statuses[-1].ticks,

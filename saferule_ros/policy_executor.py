@@ -204,9 +204,9 @@ class PolicyExecutor(ManagedNode):
         """Say what is odd about a tick, and carry a failed probation into the store."""
         log = self.get_logger()
         if tick.state is not ControlState.RUNNING:
-            log.warning(tick.reason, throttle_duration_sec=1.0)
+            self.warn_now_and_then(tick.reason)
         elif tick.warning:
-            log.warning(tick.warning, throttle_duration_sec=1.0)
+            self.warn_now_and_then(tick.warning)
         if tick.reverted is not None:
             drives = f"{tick.reverted.previous_id[:12]} drives again" if tick.reverted.previous_id else "held"
             log.error(f"{tick.reverted.reason}: {drives} from tick {tick.number}")

@@ -23,7 +23,6 @@ import math
 import time
 
 from rclpy.clock import Clock, ClockType
-from rclpy.parameter import Parameter as RosParameter
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock as ClockMessage
 from std_msgs.msg import UInt64
@@ -53,10 +52,10 @@ class SimRobot(ManagedNode):
         Parameter("episodes", 0, "episodes to drive before it becomes inactive, 0: endless", 0, 2**31 - 1),
         Parameter("sensor_lead", 0.3, "share of a period between the sensors and /clock", 0.0, 0.8),
     )
+    READS_CLOCK = False  # it is the clock
 
     def __init__(self, name: str, **options: object) -> None:
         super().__init__(name, **options)
-        self.set_parameters([RosParameter("use_sim_time", value=False)])  # this node is the clock
         self._time_ns = self._clock_ns = 0
         self._episode = -1
 

@@ -69,6 +69,7 @@ class UnlearningServer(ManagedNode):
         Parameter("probation_episodes", 5, "episodes that a new policy is watched for; 0 for none", 0, 10_000),
         Parameter("probation_s", -1.0, "probation in the executor [s]; negative: as the executor says", -1.0, 1e6),
     )
+    READS_CLOCK = False
 
     def configure(self) -> None:
         """Check description and store, look for requests that broke off, open action and services."""
