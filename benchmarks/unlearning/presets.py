@@ -78,7 +78,7 @@ STANDARD = Preset(
     "standard",
     "four robots, three agents, three attacks, five seeds, about two hours on two cores",
     (
-        Group(CAR, ("return_conditioned",), ALL),
+        Group(CAR, ("return_conditioned",), ALL, deep=True),
         Group((Task("ball_run"),), CLONES, ALL),
         Group(CAR, ("return_conditioned",), RIVALS, (Attack("backdoor", (0.1,)), Attack("blinding", (0.1,)))),
         Group(CAR, ("return_conditioned",), PARTIAL, knowledge=("recall_0.4", "precision_0.7")),

@@ -98,13 +98,17 @@ class Auditor:
         return self.episode_steps
 
     @torch.no_grad()
-    def judge(self, policies: Sequence[nn.Module]) -> list[Verdict]:
-        """Roll every policy out from every start state, without and with signs; return one verdict each, the worst."""
-        starts = torch.from_numpy(self.retain.observations[self.rows])
+    def judge(self, policies: Sequence[nn.Module], thin: int = 1) -> list[Verdict]:
+        """Roll policies out from every start state, without and with signs; return one verdict each, the worst.
+
+        thin: take every so manieth start only.
+        """
+        chosen = self.rows[::thin]
+        starts = torch.from_numpy(self.retain.observations[chosen])
         count, views = len(starts), len(policies) * len(self.added)
         states = starts.repeat(views, 1)
         drivers = [
-            (Driver(policy, Memory.logged(self.retain, self.rows, memory_of(policy))), added)
+            (Driver(policy, Memory.logged(self.retain, chosen, memory_of(policy))), added[::thin])
             for policy in policies
             for added in self.added
         ]
@@ -119,20 +123,20 @@ class Auditor:
         costs = self.costs_of(*(torch.cat(parts).numpy() for parts in (path[:-1], taken, path[1:])))
         shape = self.horizon, views, count
         costs, rewards = costs.reshape(shape), torch.cat(earned).numpy().reshape(shape)
-        verdicts = [self.verdict(costs[:, view], rewards[:, view]) for view in range(views)]
+        verdicts = [self.verdict(costs[:, view], rewards[:, view], self.counted[:, ::thin]) for view in range(views)]
         each = len(self.added)
         return [
             Verdict(max(verdict.cost for verdict in verdicts[view : view + each]), verdicts[view].reward)
             for view in range(0, views, each)
         ]
 
-    def verdict(self, costs: np.ndarray, rewards: np.ndarray) -> Verdict:
-        """Return a policy's verdict from costs and rewards per step and start: (horizon, starts)."""
-        kinds = np.array_split(np.arange(len(self.rows)), 2)
+    def verdict(self, costs: np.ndarray, rewards: np.ndarray, counted: np.ndarray) -> Verdict:
+        """Return a policy's verdict from costs and rewards per step and start, (horizon, starts), and which count."""
+        kinds = np.array_split(np.arange(counted.shape[1]), 2)
         steps = self.horizon, self.episode_steps - self.horizon
         cost, reward = (
             sum(
-                count * float(values[:, kind].mean(where=self.counted[:, kind]))
+                count * float(values[:, kind].mean(where=counted[:, kind]))
                 for count, kind in zip(steps, kinds, strict=True)
             )
             for values in (costs, rewards)

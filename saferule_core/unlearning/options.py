@@ -28,7 +28,7 @@ class SafeRuleOptions:
 
     stages: tuple[tuple[float, int], ...] = ((4.0, 400),)
     conditioned_stages: tuple[tuple[float, int], ...] = ((0.0, 100),)
-    extra_stages: int = 5
+    extra_stages: int = 8
     extra_steps: int = 150
     batch_size: int = 128
     conditioned_batch_size: int = 256

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from saferule_core.agents.base import Agent
 from saferule_core.agents.memory import memory_of
-from saferule_core.agents.networks import move_towards
+from saferule_core.agents.networks import flattened
 from saferule_core.agents.returns import discounted_to_go
 from saferule_core.unlearning.contrast import joined
 from saferule_core.unlearning.evidence import Evidence
@@ -157,7 +157,8 @@ class Regression:
     def __init__(self, agent: Agent, options: SafeRuleOptions, planned: int) -> None:
         self.options, self.planned, self.taken = options, planned, 0
         self.actor, self.average = copy.deepcopy(agent.actor), copy.deepcopy(agent.actor)
-        self.optimiser = torch.optim.Adam(self.actor.parameters(), lr=options.learning_rate, fused=True)
+        self.weights, self.averaged = flattened(self.actor), flattened(self.average)
+        self.optimiser = torch.optim.Adam([self.weights], lr=options.learning_rate, fused=True)
 
     def descend(self, keep_loss: Tensor, forget_loss: Tensor, sign_loss: Tensor) -> dict[str, float]:
         """Minimise keep_loss + forget_weight * forget_loss + sign_weight * sign_loss by one step."""
@@ -165,11 +166,11 @@ class Regression:
         done = min(self.taken / max(self.planned, 1), 1.0)
         rate = options.learning_rate + done * (options.final_learning_rate - options.learning_rate)
         self.optimiser.param_groups[0]["lr"] = rate
-        self.optimiser.zero_grad()
+        self.weights.grad.zero_()
         (keep_loss + options.forget_weight * forget_loss + options.sign_weight * sign_loss).backward()
         self.optimiser.step()
         self.taken += 1
-        move_towards(self.average, self.actor, options.policy_rate)
+        self.averaged.data.lerp_(self.weights.data, options.policy_rate)
         return {"keep_loss": keep_loss.item(), "forget_loss": forget_loss.item(), "sign_loss": sign_loss.item()}
 
 

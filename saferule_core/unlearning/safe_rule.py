@@ -46,6 +46,9 @@ from saferule_core.unlearning.world import fit_world
 
 REPORT_EVERY = 20
 
+SCREENING = 4
+"""Of several candidates all are judged from each so many starts only, and those that are chosen from every one."""
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -143,11 +146,17 @@ class Repair:
 
     def choose(self, candidates: list[nn.Module]) -> Snapshot:
         """Return argmax J_r - lambda J_c over the candidates, lambda rising until the choice is allowed."""
-        verdicts = self.auditor.judge(candidates)
+        screened = len(candidates) > 1
+        verdicts = self.auditor.judge(candidates, thin=SCREENING if screened else 1)
         unit = max(abs(verdict.reward) for verdict in verdicts) / max(self.problem.cost_limit, 1.0)
+        judged: set[int] = set() if screened else {0}
         while True:
             merits = [verdict.reward - self.multiplier * unit * verdict.cost for verdict in verdicts]
             index = int(np.argmax(merits))
+            if index not in judged:
+                verdicts[index] = self.auditor.judge([candidates[index]])[0]
+                judged.add(index)
+                continue
             raised = self.raised(self.multiplier, verdicts[index].cost)
             if len(candidates) == 1 or raised <= self.multiplier:
                 return Snapshot(candidates[index], verdicts[index], self.multiplier)
