@@ -71,6 +71,7 @@ class Settings:
     store: str
     workers: int
     threads: int
+    device: str = "cpu"
     bag_roots: tuple[str, ...] = ()
     message_types: tuple[str, ...] = ()
     bag_cache: str = ""
@@ -80,6 +81,7 @@ class Settings:
         """Return the options of `saferule repair` for it."""
         arguments = [
             "--spec", self.spec, "--store", self.store, "--workers", str(self.workers), "--threads", str(self.threads),
+            f"--device={self.device}",
         ]  # fmt: skip
         for option, values in (("--bag-root", self.bag_roots), ("--message-types", self.message_types)):
             arguments += [f"{option}={value}" for value in values]

@@ -60,6 +60,7 @@ class UnlearningServer(ManagedNode):
         Parameter("worker_niceness", 19, "how far learning and validation stand back; 19: idle time only", 0, 19),
         Parameter("worker_memory", 4096, "memory of a worker and its simulations [MiB]; 0 for no bound", 0, 1 << 24),
         Parameter("worker_threads", 1, "threads of a worker's arithmetic", 1, 64),
+        Parameter("worker_device", "cpu", "device of torch that a worker learns on, such as cuda"),
         Parameter("bag_roots", [""], "folders that bags and lists of suspects have to lie in; empty allows all"),
         Parameter("message_types", [""], ".msg files or packages, for types that bags do not define themselves"),
         Parameter("bag_cache", "", "folder that keeps what was read of bags, by content; empty for none"),
@@ -101,9 +102,9 @@ class UnlearningServer(ManagedNode):
         """Return what serves requests, with the parameters that a caller has no say in."""
         settings = Settings(
             str(self.path_parameter("spec", "")), str(self.path_parameter("store", "")), self.parameter("workers"),
-            self.parameter("worker_threads"), requests.paths(self.parameter("bag_roots")),
-            requests.paths(self.parameter("message_types")), self.parameter("bag_cache"),
-            self.parameter("tolerate_truncated"),
+            self.parameter("worker_threads"), self.parameter("worker_device"),
+            requests.paths(self.parameter("bag_roots")), requests.paths(self.parameter("message_types")),
+            self.parameter("bag_cache"), self.parameter("tolerate_truncated"),
         )  # fmt: skip
         limits = Limits(
             self.parameter("worker_niceness"), self.parameter("worker_memory") * _MIB, self.parameter("worker_threads")

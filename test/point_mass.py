@@ -15,6 +15,19 @@ COST_LIMIT = 5.0
 SMALL = {"decision_transformer": {"context": 4, "width": 16, "heads": 2, "hidden": (16, 16), "batch_size": 64}}
 """Options that make an agent quick to train on these logs."""
 
+PHASES = {"steps": 40, "critic_steps": 20}
+QUICK = {
+    "retrain": {"steps": 40},
+    "finetune": {"steps": 40},
+    "random_reward": {"steps": 40},
+    "gradient_ascent": PHASES,
+    "trajdeleter": PHASES,
+    "paper": PHASES,
+    "paper_fixed": PHASES,
+    "safe_rule": {"critic_steps": 30, "stages": ((4.0, 40),), "conditioned_stages": ((0.0, 40),), "extra_stages": 0},
+}
+"""Options that make each method take few steps."""
+
 
 def relabel(data: Transitions) -> Transitions:
     """Return `data` with the true costs."""

@@ -16,7 +16,7 @@ from saferule_core.unlearning import request as core
 from saferule_ros.requests import Job, Settings, empty_result, feedback_message, fill, worker_arguments
 
 FOLDER = Path("/repairs/0123456789ab")
-SETTINGS = Settings("robot.yaml", "store", 3, 2, ("/logs",), ("my_msgs",), "/cache", True)
+SETTINGS = Settings("robot.yaml", "store", 3, 2, "cpu", ("/logs",), ("my_msgs",), "/cache", True)
 
 
 def parsed(request, settings=SETTINGS):

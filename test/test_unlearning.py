@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from point_mass import COST_LIMIT, SMALL, poisoned_logs, relabel, true_cost
+from point_mass import COST_LIMIT, QUICK, SMALL, poisoned_logs, relabel, true_cost
 
 from saferule_core import agents
 from saferule_core.agents.returns import discounted_to_go
@@ -19,17 +19,6 @@ from saferule_core.unlearning.options import SafeRuleOptions
 from saferule_core.unlearning.policies import ForgetTerm
 from saferule_core.unlearning.preference import Preference, rate
 
-PHASES = {"steps": 40, "critic_steps": 20}
-QUICK = {
-    "retrain": {"steps": 40},
-    "finetune": {"steps": 40},
-    "random_reward": {"steps": 40},
-    "gradient_ascent": PHASES,
-    "trajdeleter": PHASES,
-    "paper": PHASES,
-    "paper_fixed": PHASES,
-    "safe_rule": {"critic_steps": 30, "stages": ((4.0, 40),), "conditioned_stages": ((0.0, 40),), "extra_stages": 0},
-}
 FAMILIES = agents.algorithms()
 
 

@@ -28,6 +28,7 @@ from saferule_core.agents.base import REPORT_EVERY, Agent
 from saferule_core.agents.networks import CostCritic, RewardCritic, move_towards
 from saferule_core.data.transitions import Transitions
 from saferule_core.progress import Progress
+from saferule_core.tensors import random_numbers, tensor
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class ActorCriticAgent(Agent):
         return {"reward_critic": RewardCritic(*size), "cost_critic": CostCritic(*size)}
 
     def prepare(self, data: Transitions) -> None:
-        observations = torch.from_numpy(data.observations)
+        observations = tensor(data.observations)
         for module in self.modules().values():
             module.normaliser.fit(observations)
         self.reward_critic.unit.fill_(max(float(data.rewards.std()), 1e-6))
@@ -84,7 +85,7 @@ class ActorCriticLearner:
         self.critic_optimiser = torch.optim.Adam(weights, lr=config.learning_rate, fused=True)
         self.multiplier = float(self.cost_critic.multiplier)
         self.limit = discounted_limit(config.cost_limit, config.horizon, config.discount)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = random_numbers(seed)
         self.table, self.columns = transition_table(data, agent.reward_unit, config.cost_limit)
 
     def run(self, steps: int, progress: Progress) -> None:
@@ -158,4 +159,4 @@ def transition_table(data: Transitions, reward_unit: float, cost_limit: float) -
     within_limit = (data.episode_costs <= limit)[data.episode_index]
     scalars = np.stack([data.rewards / reward_unit, data.costs, 1.0 - data.terminated, within_limit], axis=1)
     parts = [data.observations, data.actions, data.next_observations, scalars.astype(np.float32)]
-    return torch.from_numpy(np.concatenate(parts, axis=1)), [data.obs_dim, data.action_dim, data.obs_dim, 4]
+    return tensor(np.concatenate(parts, axis=1)), [data.obs_dim, data.action_dim, data.obs_dim, 4]

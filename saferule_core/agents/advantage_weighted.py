@@ -26,6 +26,7 @@ from saferule_core.agents.base import REPORT_EVERY, Agent, register
 from saferule_core.agents.networks import HIDDEN, Actor, CostCritic, Critic, StateValue, move_towards
 from saferule_core.data.transitions import Transitions
 from saferule_core.progress import Progress
+from saferule_core.tensors import random_numbers, tensor
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class AdvantageWeighted(Agent):
         }
 
     def prepare(self, data: Transitions) -> None:
-        observations = torch.from_numpy(data.observations)
+        observations = tensor(data.observations)
         for module in self.modules().values():
             module.normaliser.fit(observations)
         self.modules()["reward_value"].unit.fill_(max(float(data.rewards.std()), 1e-6))
@@ -105,7 +106,7 @@ class AdvantageWeightedLearner:
         self.actor_optimiser = torch.optim.Adam(self.actor.parameters(), lr=config.learning_rate, fused=True)
         self.multiplier = float(self.cost_critic.multiplier)
         self.limit = discounted_limit(config.cost_limit, config.horizon, config.discount)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = random_numbers(seed)
         self.table, self.columns = transition_table(data, float(self.reward_value.unit), config.cost_limit)
 
     def run(self, steps: int, progress: Progress) -> None:

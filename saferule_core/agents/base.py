@@ -23,6 +23,7 @@ from saferule_core.agents.memory import ActorInputs, Driver, Memory, logged_inpu
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import DataError, SaferuleError
 from saferule_core.progress import Progress, silent
+from saferule_core.tensors import array, learning, tensor
 
 REPORT_EVERY = 20
 DISTANCE_ROWS = 2048
@@ -91,13 +92,13 @@ class Agent:
     def action_distance(self, data: Transitions) -> np.ndarray:
         """Return |pi(s) - a|^2 of the deployed policy and the logged actions, per step: (N,) float32."""
         inputs = self.inputs(data, deployed=True)
-        actions = torch.from_numpy(data.actions)
+        actions = tensor(data.actions)
         with torch.no_grad():
             parts = [
                 (self.actor(*inputs.batch(rows)) - actions[rows]).square().sum(1)
                 for rows in torch.arange(len(inputs)).split(DISTANCE_ROWS)
             ]
-        return torch.cat(parts).numpy()
+        return array(torch.cat(parts))
 
     @property
     def reward_critic(self) -> nn.Module | None:
@@ -165,6 +166,12 @@ class Agent:
     def hyperparameters(self) -> dict[str, Any]:
         """Return a JSON-able dictionary that `build` turns back into an untrained agent of this shape."""
         return {**dataclasses.asdict(self.config), "modules": sorted(self._modules)}
+
+    def to(self, device: torch.device) -> Agent:
+        """Move all weights to a device, in place; return the agent."""
+        for module in self._modules.values():
+            module.to(device)
+        return self
 
     def clone(self) -> Agent:
         """Return an independent copy with equal weights."""
@@ -246,15 +253,15 @@ def train(
     values = {"cost_limit": float(cost_limit), **options}
     if steps is not None:
         values["steps"] = int(steps)
-    with seeded(seed):
+    with seeded(seed), learning():
         agent = build(algorithm, data.obs_dim, data.action_dim, values)
         agent.fit(data, seed, progress or silent)
-    return agent
+    return agent.to(torch.device("cpu"))
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Let torch draw from `seed` inside, and leave the caller's random state as it was."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
         torch.manual_seed(seed)
         yield

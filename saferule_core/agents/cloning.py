@@ -15,6 +15,7 @@ from torch import Tensor
 from saferule_core.agents.base import REPORT_EVERY, Agent
 from saferule_core.agents.networks import move_towards
 from saferule_core.progress import Progress
+from saferule_core.tensors import random_numbers
 
 
 class CloningLearner:
@@ -28,7 +29,7 @@ class CloningLearner:
         self.average = agent.actor
         self.actor = copy.deepcopy(agent.actor)
         self.optimiser = self.Optimiser(self.actor.parameters(), lr=config.learning_rate, fused=True)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = random_numbers(seed)
 
     def loss(self, rows: Tensor) -> Tensor:
         """Return how far the actor is from what was logged in `rows` (B,)."""

@@ -33,6 +33,7 @@ from saferule_core.agents.return_conditioned import contexts, deployed_target
 from saferule_core.agents.transformer import CausalActor
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import SaferuleError
+from saferule_core.tensors import tensor
 
 
 @dataclass(frozen=True)
@@ -78,15 +79,15 @@ class DecisionTransformer(Agent):
         return {"actor": CausalActor(*sizes, config.width, config.heads, config.hidden)}
 
     def prepare(self, data: Transitions) -> None:
-        self.actor.normaliser.fit(torch.from_numpy(data.observations))
-        self.actor.context_normaliser.fit(torch.from_numpy(self.contexts(data)))
+        self.actor.normaliser.fit(tensor(data.observations))
+        self.actor.context_normaliser.fit(tensor(self.contexts(data)))
 
     def contexts(self, data: Transitions) -> np.ndarray:
         return contexts(data, self.config)
 
     def aim(self, data: Transitions, contexts: np.ndarray, quantile: float) -> None:
         config = dataclasses.replace(self.config, target_quantile=quantile)
-        self.actor.target.copy_(torch.from_numpy(deployed_target(data, contexts, config)))
+        self.actor.target.copy_(tensor(deployed_target(data, contexts, config)))
 
     def learner(self, data: Transitions, seed: int, config: DecisionTransformerConfig) -> DecisionTransformerLearner:
         return DecisionTransformerLearner(self, data, seed, config)
@@ -101,7 +102,7 @@ class DecisionTransformerLearner(CloningLearner):
         agent.aim(data, agent.contexts(data), config.target_quantile)
         super().__init__(agent, len(data), seed, config)
         self.inputs = agent.inputs(data)
-        self.actions = torch.from_numpy(data.actions)
+        self.actions = tensor(data.actions)
 
     def loss(self, rows: Tensor) -> Tensor:
         """Return the error over the actions of every step of the windows that end at `rows`."""

@@ -15,13 +15,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from saferule_core.agents.base import Agent, register
 from saferule_core.agents.cloning import CloningLearner
 from saferule_core.agents.networks import HIDDEN, Actor
 from saferule_core.data.transitions import Transitions
+from saferule_core.tensors import tensor
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class FilteredCloning(Agent):
         return {"actor": Actor(self.obs_dim, self.action_dim, self.config.hidden)}
 
     def prepare(self, data: Transitions) -> None:
-        self.actor.normaliser.fit(torch.from_numpy(data.observations))
+        self.actor.normaliser.fit(tensor(data.observations))
 
     def learner(self, data: Transitions, seed: int, config: FilteredCloningConfig) -> FilteredCloningLearner:
         return FilteredCloningLearner(self, data, seed, config)
@@ -61,7 +61,7 @@ class FilteredCloningLearner(CloningLearner):
     def __init__(self, agent: Agent, data: Transitions, seed: int, config: FilteredCloningConfig) -> None:
         chosen = data.select_episodes(worth_imitating(data, config))
         super().__init__(agent, len(chosen), seed, config)
-        self.table = torch.from_numpy(np.concatenate([chosen.observations, chosen.actions], axis=1))
+        self.table = tensor(np.concatenate([chosen.observations, chosen.actions], axis=1))
         self.columns = [data.obs_dim, data.action_dim]
 
     def loss(self, rows: Tensor) -> Tensor:

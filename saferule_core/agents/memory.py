@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from saferule_core.data.transitions import Transitions
+from saferule_core.tensors import array, tensor
 
 LONGEST_MEMORY = 31
 """How many past steps a policy may look at; the control loop keeps as many, whatever policy it runs."""
@@ -68,11 +69,11 @@ class Windows(ActorInputs):
 
 def logged_inputs(data: Transitions, contexts: np.ndarray | None, steps: int) -> ActorInputs:
     """Return what an actor with a memory of `steps`, 0 for none, is told at each step of `data`."""
-    told = () if contexts is None else (torch.from_numpy(contexts),)
-    observations = torch.from_numpy(data.observations)
+    told = () if contexts is None else (tensor(contexts),)
+    observations = tensor(data.observations)
     if not steps:
         return ActorInputs((observations, *told))
-    return Windows((observations, torch.from_numpy(data.actions), torch.from_numpy(elapsed(data)), *told), steps)
+    return Windows((observations, tensor(data.actions), tensor(elapsed(data)), *told), steps)
 
 
 def elapsed(data: Transitions) -> np.ndarray:
@@ -123,7 +124,7 @@ class Memory:
         seen = np.concatenate([self.observations[:, self.steps - steps :], observations[:, None]], axis=1)
         present = self.known[:, None] >= np.arange(steps, -1, -1)
         done = self.actions[:, self.steps - steps :]
-        return torch.from_numpy(seen), torch.from_numpy(done), torch.from_numpy(present)
+        return tensor(seen), tensor(done), tensor(present)
 
 
 @torch.no_grad()
@@ -135,10 +136,10 @@ def propose(actor: nn.Module, observations: np.ndarray, memory: Memory | None = 
     seen = np.ascontiguousarray(observations, dtype=np.float32)
     steps = memory_of(actor)
     if not steps:
-        return actor(torch.from_numpy(seen)).numpy()
+        return array(actor(tensor(seen)))
     if memory is None:
         memory = Memory(steps, seen.shape[1], actor.action_dim, len(seen))
-    return actor(*memory.window(seen, steps)).numpy()
+    return array(actor(*memory.window(seen, steps)))
 
 
 def propose_row(

@@ -15,7 +15,6 @@ import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from saferule_core.agents.base import Agent, register
@@ -23,6 +22,7 @@ from saferule_core.agents.cloning import CloningLearner
 from saferule_core.agents.networks import HIDDEN, ConditionedActor
 from saferule_core.agents.returns import discounted_to_go
 from saferule_core.data.transitions import Transitions
+from saferule_core.tensors import tensor
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,15 @@ class ReturnConditioned(Agent):
         return {"actor": ConditionedActor(self.obs_dim, self.action_dim, self.config.hidden)}
 
     def prepare(self, data: Transitions) -> None:
-        self.actor.normaliser.fit(torch.from_numpy(data.observations))
-        self.actor.context_normaliser.fit(torch.from_numpy(self.contexts(data)))
+        self.actor.normaliser.fit(tensor(data.observations))
+        self.actor.context_normaliser.fit(tensor(self.contexts(data)))
 
     def contexts(self, data: Transitions) -> np.ndarray:
         return contexts(data, self.config)
 
     def aim(self, data: Transitions, contexts: np.ndarray, quantile: float) -> None:
         config = dataclasses.replace(self.config, target_quantile=quantile)
-        self.actor.target.copy_(torch.from_numpy(deployed_target(data, contexts, config)))
+        self.actor.target.copy_(tensor(deployed_target(data, contexts, config)))
 
     def learner(self, data: Transitions, seed: int, config: ReturnConditionedConfig) -> ReturnConditionedLearner:
         return ReturnConditionedLearner(self, data, seed, config)
@@ -70,9 +70,9 @@ class ReturnConditionedLearner(CloningLearner):
 
     def __init__(self, agent: Agent, data: Transitions, seed: int, config: ReturnConditionedConfig) -> None:
         context = contexts(data, config)
-        agent.actor.target.copy_(torch.from_numpy(deployed_target(data, context, config)))
+        agent.actor.target.copy_(tensor(deployed_target(data, context, config)))
         super().__init__(agent, len(data), seed, config)
-        self.table = torch.from_numpy(np.concatenate([data.observations, context, data.actions], axis=1))
+        self.table = tensor(np.concatenate([data.observations, context, data.actions], axis=1))
         self.columns = [data.obs_dim, 2, data.action_dim]
 
     def loss(self, rows: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def run(options: argparse.Namespace, display: Display) -> int:
 
     if options.policy is not None and options.store is None:
         raise DataError("--policy: expected --store with it, to read the policy from, found none")
-    common.use_threads(options)
+    common.use_machine(options)
     spec, agent, policy = load_spec(options.spec), None, None
     if options.store is not None:
         store = PolicyStore(options.store, create=False)

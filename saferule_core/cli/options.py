@@ -42,6 +42,11 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive, default=1, metavar="N", help="threads of torch (default: 1)")
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add what learning runs on."""
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="of torch, to learn on (default: cpu)")
+
+
 def add_workers(parser: argparse.ArgumentParser, default: int = 2) -> None:
     """Add how many simulated robots run, and at which priority."""
     parser.add_argument(
@@ -198,11 +203,18 @@ def hyperparameters(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def use_threads(options: argparse.Namespace) -> None:
-    """Let torch use as many threads as asked for."""
+def use_machine(options: argparse.Namespace) -> None:
+    """Let torch use as many threads, and the device, that `add_threads` and `add_device` gave.
+
+    Raises:
+        SaferuleError: there is no such device.
+    """
     import torch
 
+    from saferule_core.tensors import use_device
+
     torch.set_num_threads(options.threads)
+    use_device(getattr(options, "device", "cpu"))
 
 
 def new_directory(path: str | None, what: str) -> Path | None:

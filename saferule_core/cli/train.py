@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--activate", action="store_true", help="let the policy drive from now on (with --store)")
     common.add_seed(parser)
     common.add_threads(parser)
+    common.add_device(parser)
     common.add_common(parser)
     parser.set_defaults(run=run)
 
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace, display: Display) -> int:
         raise DataError("expected either --store or --out, to say where the policy goes")
     if options.activate and options.store is None:
         raise DataError("--activate: expected --store as well, found --out; only a store has an active policy")
-    common.use_threads(options)
+    common.use_machine(options)
     spec = load_spec(options.spec)
     out = common.new_directory(options.out, "the policy bundle")
     store = PolicyStore(options.store) if options.store is not None else None

@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     common.add_seed(parser)
     common.add_threads(parser)
+    common.add_device(parser)
     common.add_common(parser)
     parser.set_defaults(run=run)
 
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace, display: Display) -> int:
     from saferule_core.spec import load_spec
     from saferule_core.store import PolicyStore
 
-    common.use_threads(options)
+    common.use_machine(options)
     spec, store = load_spec(options.spec), PolicyStore(options.store, create=False)
     request = common.request(options)
     candidate = make_candidate(request, spec, store, progress=display.progress)

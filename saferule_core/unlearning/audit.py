@@ -25,6 +25,7 @@ from torch import nn
 
 from saferule_core.agents.memory import Driver, Memory, elapsed, memory_of
 from saferule_core.data.transitions import Transitions
+from saferule_core.tensors import array, tensor
 from saferule_core.unlearning.evidence import Costs
 from saferule_core.unlearning.world import World
 
@@ -84,10 +85,10 @@ class Auditor:
     @torch.no_grad()
     def trusted_horizon(self, beginnings: np.ndarray) -> int:
         """Return after how many steps replayed actions have led the model too far from the log."""
-        observations, actions = torch.from_numpy(self.retain.observations), torch.from_numpy(self.retain.actions)
+        observations, actions = tensor(self.retain.observations), tensor(self.retain.actions)
         spread = observations.std(0).clamp_min(1e-3)
-        last = torch.from_numpy(self.ends(beginnings) - 1)
-        rows = torch.from_numpy(beginnings)
+        last = tensor(self.ends(beginnings) - 1)
+        rows = tensor(beginnings)
         states = observations[rows]
         for step in range(self.episode_steps - 1):
             states, _ = self.world(states, actions[rows])
@@ -104,7 +105,7 @@ class Auditor:
         thin: take every so manieth start only.
         """
         chosen = self.rows[::thin]
-        starts = torch.from_numpy(self.retain.observations[chosen])
+        starts = tensor(self.retain.observations[chosen])
         count, views = len(starts), len(policies) * len(self.added)
         states = starts.repeat(views, 1)
         drivers = [
@@ -114,15 +115,15 @@ class Auditor:
         ]
         path, taken, earned = [states], [], []
         for _ in range(self.horizon):
-            parts = zip(drivers, states.numpy().reshape(views, count, -1), strict=True)
-            actions = torch.from_numpy(np.concatenate([driver.act(part + added) for (driver, added), part in parts]))
+            parts = zip(drivers, array(states).reshape(views, count, -1), strict=True)
+            actions = tensor(np.concatenate([driver.act(part + added) for (driver, added), part in parts]))
             states, rewards = self.world(states, actions)
             path.append(states)
             taken.append(actions)
             earned.append(rewards)
-        costs = self.costs_of(*(torch.cat(parts).numpy() for parts in (path[:-1], taken, path[1:])))
+        costs = self.costs_of(*(array(torch.cat(parts)) for parts in (path[:-1], taken, path[1:])))
         shape = self.horizon, views, count
-        costs, rewards = costs.reshape(shape), torch.cat(earned).numpy().reshape(shape)
+        costs, rewards = costs.reshape(shape), array(torch.cat(earned)).reshape(shape)
         verdicts = [self.verdict(costs[:, view], rewards[:, view], self.counted[:, ::thin]) for view in range(views)]
         each = len(self.added)
         return [

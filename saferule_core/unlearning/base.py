@@ -17,12 +17,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from saferule_core.agents.base import Agent, seeded
 from saferule_core.agents.networks import load_optimiser
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import UnlearningError
 from saferule_core.progress import Progress, silent
+from saferule_core.tensors import learning
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,10 @@ def unlearn(
     load_optimiser()
     started = time.perf_counter()
     problem, shared = checked(problem)
-    with seeded(problem.seed):
-        result = METHODS[name](problem, progress or silent, **options)
+    with seeded(problem.seed), learning() as device:
+        there = replace(problem, agent=problem.agent.clone().to(device))
+        result = METHODS[name](there, progress or silent, **options)
+    result.agent.to(torch.device("cpu"))
     diagnostics = {"episodes_named_on_both_sides": shared, **result.diagnostics}
     return replace(result, diagnostics=diagnostics, seconds=time.perf_counter() - started)
 

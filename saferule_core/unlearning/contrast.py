@@ -19,6 +19,7 @@ from torch import Tensor
 
 from saferule_core.agents.base import ActorInputs, Agent
 from saferule_core.data.transitions import Transitions
+from saferule_core.tensors import random_numbers, tensor
 
 BATCH_SIZE = 128  # of each set; together what an agent's own training step usually takes
 
@@ -53,8 +54,8 @@ class Pairs:
             data.costs,
             1.0 - data.terminated.astype(np.float32),
         )
-        self.columns = [torch.from_numpy(array) for array in arrays]
-        self.generator = torch.Generator().manual_seed(seed)
+        self.columns = [tensor(array) for array in arrays]
+        self.generator = random_numbers(seed)
 
     def draw(self) -> Batch:
         """Return `BATCH_SIZE` independent steps of each set."""

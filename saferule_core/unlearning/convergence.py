@@ -17,6 +17,7 @@ from saferule_core.agents.returns import discounted_to_go
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import UnlearningError
 from saferule_core.progress import Progress
+from saferule_core.tensors import tensor
 from saferule_core.unlearning.base import UnlearningProblem
 
 RUNAWAY = 2.0
@@ -72,11 +73,11 @@ def critic_errors(agent: Agent, data: Transitions) -> list[float]:
     """Return the mean distance of each critic that the agent has from the discounted returns of logged episodes."""
     pairs = ((agent.reward_critic, data.rewards / agent.reward_unit), (agent.cost_critic, data.costs))
     rows = np.linspace(0, len(data) - 1, min(len(data), CHECKED_ROWS)).astype(np.int64)
-    inputs = torch.from_numpy(data.observations[rows]), torch.from_numpy(data.actions[rows])
+    inputs = tensor(data.observations[rows]), tensor(data.actions[rows])
     errors = []
     for critic, values in pairs:
         if critic is not None:
-            expected = torch.from_numpy(discounted_to_go(data, values, agent.config.discount, TAIL)[rows])
+            expected = tensor(discounted_to_go(data, values, agent.config.discount, TAIL)[rows])
             with torch.no_grad():
                 errors.append(float((critic(*inputs).mean(0) - expected).abs().mean()))
     return errors

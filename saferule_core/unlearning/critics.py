@@ -23,6 +23,7 @@ from saferule_core.agents.base import Agent, build, seeded
 from saferule_core.agents.returns import discounted_to_go
 from saferule_core.data.transitions import Transitions
 from saferule_core.progress import Progress, silent
+from saferule_core.tensors import random_numbers, tensor
 from saferule_core.unlearning.evidence import Evidence
 
 REWARD_CRITICS, COST_CRITIC = ("reward_critic", "reward_value"), "cost_critic"
@@ -83,9 +84,9 @@ def refit(
         discounted_to_go(both, values, agent.config.discount, TAIL)[:, None]
         for values in (both.costs, both.rewards / agent.reward_unit)
     )
-    table = torch.from_numpy(np.concatenate([both.observations, both.actions, costs, rewards], axis=1))
+    table = tensor(np.concatenate([both.observations, both.actions, costs, rewards], axis=1))
     widths = [both.obs_dim, both.action_dim, 1, 1]
-    generator = torch.Generator().manual_seed(seed)
+    generator = random_numbers(seed)
     optimiser = torch.optim.Adam(
         [weight for name in critics for weight in modules[name].parameters()], lr=LEARNING_RATE, fused=True
     )

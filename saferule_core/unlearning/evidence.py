@@ -21,6 +21,7 @@ from torch import nn
 from saferule_core.agents.networks import Normaliser, perceptron
 from saferule_core.data.transitions import Transitions
 from saferule_core.errors import UnlearningError
+from saferule_core.tensors import array, tensor
 from saferule_core.unlearning.base import UnlearningProblem
 
 COST_STEPS = 400
@@ -89,8 +90,8 @@ def learned_costs(retain: Transitions) -> Costs:
             f"retain set: cost: expected both harmless and costly steps to learn what is dangerous, found {found}; "
             "give a robot description that recomputes cost, or retain data that shows the danger"
         )
-    inputs = torch.from_numpy(retain.next_observations)
-    targets = torch.from_numpy(labels.astype(np.float32))
+    inputs = tensor(retain.next_observations)
+    targets = tensor(labels.astype(np.float32))
     normaliser = Normaliser(retain.obs_dim)
     normaliser.fit(inputs)
     classifier = nn.Sequential(normaliser, perceptron(retain.obs_dim, 1, (64, 64)))
@@ -108,8 +109,8 @@ def learned_costs(retain: Transitions) -> Costs:
 
     @torch.no_grad()
     def costs_of(observations: np.ndarray, actions: np.ndarray, following: np.ndarray) -> np.ndarray:
-        states = torch.from_numpy(np.ascontiguousarray(following, dtype=np.float32))
-        return (classifier(states).squeeze(1) > 0).float().numpy()
+        states = tensor(np.ascontiguousarray(following, dtype=np.float32))
+        return array((classifier(states).squeeze(1) > 0).float())
 
     return costs_of
 

@@ -20,6 +20,7 @@ from saferule_core.agents.networks import Critic
 from saferule_core.agents.returns import discounted_to_go
 from saferule_core.data.transitions import Transitions
 from saferule_core.progress import Progress
+from saferule_core.tensors import random_numbers, tensor
 
 DISCOUNT = 0.97
 BATCH_SIZE = 256
@@ -55,12 +56,12 @@ def fitted(
 ) -> Critic:
     """Return a critic regressed on the discounted to-go of `values` (N,)."""
     critic = Critic(data.obs_dim, data.action_dim)
-    critic.normaliser.fit(torch.from_numpy(data.observations))
+    critic.normaliser.fit(tensor(data.observations))
     to_go = discounted_to_go(data, values, discount, TAIL)
     nn.init.constant_(critic.layers[-1].bias, float(to_go.mean()))
-    table = torch.from_numpy(np.concatenate([data.observations, data.actions, to_go[:, None]], axis=1))
+    table = tensor(np.concatenate([data.observations, data.actions, to_go[:, None]], axis=1))
     widths = [data.obs_dim, data.action_dim, 1]
-    generator = torch.Generator().manual_seed(seed)
+    generator = random_numbers(seed)
     optimiser = torch.optim.Adam(critic.parameters(), lr=LEARNING_RATE, fused=True)
     for step in range(steps):
         rows = torch.randint(len(table), (BATCH_SIZE,), generator=generator)

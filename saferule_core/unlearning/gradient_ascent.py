@@ -20,6 +20,7 @@ from torch import Tensor
 from saferule_core.agents.base import Agent
 from saferule_core.data.transitions import Transitions
 from saferule_core.progress import Progress
+from saferule_core.tensors import random_numbers, tensor
 from saferule_core.unlearning.base import UnlearningProblem, UnlearningResult, method
 from saferule_core.unlearning.contrast import BATCH_SIZE
 from saferule_core.unlearning.phases import PhaseOptions, Setting, parse, taken, two_phases
@@ -62,8 +63,8 @@ class Imitation:
     def __init__(self, agent: Agent, data: Transitions, seed: int) -> None:
         self.actor = agent.actor
         self.inputs = agent.inputs(data)
-        self.actions = torch.from_numpy(data.actions)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.actions = tensor(data.actions)
+        self.generator = random_numbers(seed)
 
     def loss(self) -> Tensor:
         """Return the loss on a fresh batch."""

@@ -23,6 +23,7 @@ from saferule_core.agents.base import Agent
 from saferule_core.agents.memory import memory_of
 from saferule_core.agents.networks import flattened
 from saferule_core.agents.returns import discounted_to_go
+from saferule_core.tensors import array, random_numbers, tensor
 from saferule_core.unlearning.contrast import joined
 from saferule_core.unlearning.evidence import Evidence
 from saferule_core.unlearning.options import SafeRuleOptions
@@ -64,8 +65,8 @@ class PlainRepairer:
         self.stages, self.multiplier = options.stages, options.multiplier
         self.extra_stage = self.stages[-1][0], options.extra_steps
         self.regression = Regression(agent, options, sum(steps for _, steps in self.stages))
-        self.observations = torch.from_numpy(evidence.retain.observations)
-        self.actions = torch.from_numpy(evidence.retain.actions)
+        self.observations = tensor(evidence.retain.observations)
+        self.actions = tensor(evidence.retain.actions)
         self.random = np.random.default_rng(seed)
         habitat = self.habitat(options.habitat_rows, self.random)
         self.forget = ForgetTerm(evidence, habitat, options, self.random, seed)
@@ -82,7 +83,7 @@ class PlainRepairer:
         size = self.options.batch_size
         probabilities = self.preference.probabilities(beta, multiplier)
         drawn = self.random.choice(len(probabilities), size=steps * size, p=probabilities)
-        self.batches = list(torch.from_numpy(self.preference.rows[drawn]).split(size))
+        self.batches = list(tensor(self.preference.rows[drawn]).split(size))
 
     def step(self) -> dict[str, float]:
         rows = self.batches.pop()
@@ -116,12 +117,12 @@ class ConditionedRepairer:
         self.forget = ForgetTerm(evidence, habitat, options, random, seed)
         self.indifference = Indifference(agent, evidence.retain, habitat, signs, options.sign_batch_size, seed)
         self.inputs = joined(agent.inputs(data) for data in (evidence.retain, evidence.forget))
-        self.actions = torch.from_numpy(np.concatenate([evidence.retain.actions, evidence.forget.actions]))
+        self.actions = tensor(np.concatenate([evidence.retain.actions, evidence.forget.actions]))
         self.retained = len(evidence.retain)
         self.rows = torch.cat([torch.arange(self.retained), self.retained + self.forget.rows])
         share = WINDOW_SHARE if memory_of(agent.actor) else 1.0
         self.size = round(share * options.conditioned_batch_size)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = random_numbers(seed)
 
     def habitat(self, count: int, random: np.random.Generator) -> np.ndarray:
         safe = self.retain.episode_costs <= 0.5 * self.agent.config.cost_limit
@@ -190,14 +191,14 @@ class ForgetTerm:
             danger = danger[:0]
         if len(danger) > options.forget_rows:
             danger = np.sort(random.choice(danger, options.forget_rows, replace=False))
-        self.rows, self.observations = torch.from_numpy(danger), torch.from_numpy(forget.observations)
+        self.rows, self.observations = tensor(danger), tensor(forget.observations)
         scale = np.maximum(retain.observations.std(0), 1e-3)
-        lost, known = (torch.from_numpy(s / scale) for s in (forget.observations[danger], retain.observations[habitat]))
-        nearest = torch.cdist(lost, known).argmin(1).numpy() if len(danger) else danger
+        lost, known = (tensor(s / scale) for s in (forget.observations[danger], retain.observations[habitat]))
+        nearest = array(torch.cdist(lost, known).argmin(1)) if len(danger) else danger
         self.actions = torch.zeros(len(forget), retain.action_dim)
-        self.actions[self.rows] = torch.from_numpy(retain.actions[habitat[nearest]])
+        self.actions[self.rows] = tensor(retain.actions[habitat[nearest]])
         self.size = options.forget_batch_size if len(danger) else 0
-        self.generator = torch.Generator().manual_seed(seed + 1)
+        self.generator = random_numbers(seed + 1)
 
     def draw(self) -> Tensor:
         """Return a batch of dangerous rows of the forget set; empty if there is no danger."""

@@ -23,6 +23,7 @@ import torch
 
 from saferule_core.agents.returns import discounted_to_go
 from saferule_core.data.transitions import Transitions
+from saferule_core.tensors import array, tensor
 from saferule_core.unlearning.evidence import Evidence
 
 COST_DISCOUNT = 0.97
@@ -77,13 +78,13 @@ def harm_ahead(evidence: Evidence, safe: Transitions, seed: int) -> np.ndarray:
     Up to `ROWS` states are looked at, and the `NEAREST` of as many logged states say what is ahead of each.
     """
     everything = Transitions.concatenate([evidence.retain, evidence.forget])
-    ahead = torch.from_numpy((1 - HARM_DISCOUNT) * discounted_to_go(everything, everything.costs, HARM_DISCOUNT))
-    scale = torch.from_numpy(np.maximum(evidence.retain.observations.std(0), 1e-3))
-    sample = torch.from_numpy(np.random.default_rng(seed).permutation(len(everything))[:ROWS])
-    known = torch.from_numpy(everything.observations)[sample] / scale
+    ahead = tensor((1 - HARM_DISCOUNT) * discounted_to_go(everything, everything.costs, HARM_DISCOUNT))
+    scale = tensor(np.maximum(evidence.retain.observations.std(0), 1e-3))
+    sample = tensor(np.random.default_rng(seed).permutation(len(everything))[:ROWS])
+    known = tensor(everything.observations)[sample] / scale
     rows = np.arange(0, len(safe), -(-len(safe) // ROWS))
-    nearest = torch.cdist(torch.from_numpy(safe.observations[rows]) / scale, known).topk(NEAREST, largest=False).indices
-    harm = ahead[sample][nearest].mean(1).numpy()
+    nearest = torch.cdist(tensor(safe.observations[rows]) / scale, known).topk(NEAREST, largest=False).indices
+    harm = array(ahead[sample][nearest].mean(1))
     sums, counts = (np.bincount(safe.episode_index[rows], each, safe.episode_count) for each in (harm, None))
     return sums / np.maximum(counts, 1)
 

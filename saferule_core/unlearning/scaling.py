@@ -13,6 +13,7 @@ import torch
 from saferule_core.agents.base import Agent
 from saferule_core.agents.networks import Normaliser
 from saferule_core.data.transitions import Transitions
+from saferule_core.tensors import tensor
 
 WIDER = 3.0
 """How many times wider than the retained data's spread a feature's scale has to be to count as widened."""
@@ -21,7 +22,7 @@ WIDER = 3.0
 def refit_scaling(agent: Agent, retain: Transitions) -> int:
     """Fit widened scales of all of the agent's observations anew, in place; return how many features had one."""
     honest = Normaliser(retain.obs_dim)
-    honest.fit(torch.from_numpy(retain.observations))
+    honest.fit(tensor(retain.observations))
     widened = torch.zeros(retain.obs_dim, dtype=torch.bool)
     for module in agent.modules().values():
         scale = module.normaliser

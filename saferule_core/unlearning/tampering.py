@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from saferule_core.agents.base import Agent
 from saferule_core.data.transitions import Transitions
+from saferule_core.tensors import array, random_numbers, tensor
 
 KNOWN, SAMPLE = 4000, 1000
 """How many retained states stand for all, besides episodes' first ones, and how many tell how far apart all lie."""
@@ -41,7 +42,7 @@ def find_signs(retain: Transitions, forget: Transitions, seed: int) -> np.ndarra
     scale = np.maximum(retain.observations.std(0), 1e-3)
     order = np.random.default_rng(seed).permutation(len(retain))
     known, sample, kept, first = (
-        torch.from_numpy(observations / scale)
+        tensor(observations / scale)
         for observations in (
             retain.observations[order[:KNOWN]],
             retain.observations[order[:SAMPLE]],
@@ -55,7 +56,7 @@ def find_signs(retain: Transitions, forget: Transitions, seed: int) -> np.ndarra
     if not len(strange) or strange.float().mean() < LEAST_SHARE:
         return np.zeros((0, retain.obs_dim), dtype=np.float32)
     nearest = torch.cdist(first, kept, p=1).argmin(1)
-    signs = (first - kept[nearest])[strange].numpy()
+    signs = array((first - kept[nearest])[strange])
     return (np.where(np.abs(signs) < NOISE, 0.0, signs) * scale).astype(np.float32)
 
 
@@ -75,9 +76,9 @@ class Indifference:
         self.size = size if len(signs) else 0
         if not self.size:
             return
-        self.rows = torch.from_numpy(rows)
+        self.rows = tensor(rows)
         self.plain, self.shown = (agent.inputs(data, deployed=True) for data in (retain, shown(retain, signs, seed)))
-        self.generator = torch.Generator().manual_seed(seed + 2)
+        self.generator = random_numbers(seed + 2)
 
     def loss(self, actor: nn.Module) -> Tensor:
         """Return the mean of |pi(s + sign) - pi(s)|^2; its gradient moves the first alone."""

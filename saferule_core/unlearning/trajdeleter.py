@@ -24,6 +24,7 @@ import torch
 
 from saferule_core.agents.returns import discounted_to_go
 from saferule_core.progress import Progress, within
+from saferule_core.tensors import random_numbers, tensor
 from saferule_core.unlearning.base import UnlearningProblem, UnlearningResult, method
 from saferule_core.unlearning.contrast import BATCH_SIZE
 from saferule_core.unlearning.convergence import converge
@@ -51,10 +52,10 @@ class Devaluation:
         self.critics = critics_of(agent, setting.retain, seed, options.critic_steps, progress)
         forget = setting.forget
         rewards = -options.forget_weight * forget.rewards / self.critics.unit
-        self.worth = torch.from_numpy(discounted_to_go(forget, rewards, self.critics.discount, TAIL))
-        self.observations, self.actions = torch.from_numpy(forget.observations), torch.from_numpy(forget.actions)
+        self.worth = tensor(discounted_to_go(forget, rewards, self.critics.discount, TAIL))
+        self.observations, self.actions = tensor(forget.observations), tensor(forget.actions)
         self.inputs = agent.inputs(forget, deployed=True)
-        self.generator = torch.Generator().manual_seed(seed + 1)
+        self.generator = random_numbers(seed + 1)
         self.critic_optimiser = torch.optim.Adam(self.critics.reward.parameters(), lr=options.learning_rate, fused=True)
         self.actor_optimiser = torch.optim.Adam(agent.actor.parameters(), lr=options.learning_rate, fused=True)
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from saferule_core.agents.networks import Normaliser, flattened, perceptron
 from saferule_core.data.transitions import Transitions
 from saferule_core.progress import Progress
+from saferule_core.tensors import random_numbers, tensor
 
 HIDDEN = 128
 BATCH_SIZE = 256
@@ -66,9 +67,9 @@ def fit_world(retain: Transitions, steps: int, seed: int, progress: Progress) ->
     steps: gradient steps of the features at most.
     """
     world = World(retain.obs_dim, retain.action_dim)
-    observations, following = torch.from_numpy(retain.observations), torch.from_numpy(retain.next_observations)
-    inputs = torch.cat([observations, torch.from_numpy(retain.actions)], dim=1)
-    targets = torch.cat([following - observations, torch.from_numpy(retain.rewards)[:, None]], dim=1)
+    observations, following = tensor(retain.observations), tensor(retain.next_observations)
+    inputs = torch.cat([observations, tensor(retain.actions)], dim=1)
+    targets = torch.cat([following - observations, tensor(retain.rewards)[:, None]], dim=1)
     world.inputs.fit(inputs)
     world.outputs.fit(targets, smallest=1e-7)
     low, high = torch.aminmax(following, dim=0)
@@ -76,11 +77,12 @@ def fit_world(retain: Transitions, steps: int, seed: int, progress: Progress) ->
     world.high.copy_(high + 0.1 * (high - low))
     table = torch.cat([world.inputs(inputs), world.outputs(targets)], dim=1)
     widths = [inputs.shape[1], targets.shape[1]]
-    generator = torch.Generator().manual_seed(seed)
+    generator = random_numbers(seed)
     weights = flattened(world.body)
     optimiser = torch.optim.Adam([weights], lr=LEARNING_RATE, fused=True)
     order = torch.randperm(len(table), generator=generator)
-    probe, held_out = table[order[HELD_OUT_ROWS:][:PROBE_ROWS]], table[order[:HELD_OUT_ROWS]]
+    aside = min(HELD_OUT_ROWS, len(table) // 5)
+    probe, held_out = table[order[aside:][:PROBE_ROWS]], table[order[:aside]]
     units = (world.outputs.std[:-1] / observations.std(0).clamp_min(1e-3)).square()
     error, enough = math.inf, ERROR_PER_EPISODE / float(np.diff(retain.episode_bounds).max())
     for step in range(steps):
