@@ -76,13 +76,14 @@ CLONES = ("filtered_cloning",)
 
 STANDARD = Preset(
     "standard",
-    "four robots, three agents, three attacks, five seeds, about two hours on two cores",
+    "four robots, four agents, three attacks, five seeds, about three hours on two cores",
     (
         Group(CAR, ("return_conditioned",), ALL, deep=True),
         Group((Task("ball_run"),), CLONES, ALL),
         Group(CAR, ("return_conditioned",), RIVALS, (Attack("backdoor", (0.1,)), Attack("blinding", (0.1,)))),
         Group(CAR, ("return_conditioned",), PARTIAL, knowledge=("recall_0.4", "precision_0.7")),
         Group((Task("panda_reach"),), CLONES, ALL),
+        Group(CAR, ("decision_transformer",), ("poisoned", *RETRAINED, *OURS, "finetune")),
         Group(BALL, ("advantage_weighted",), ALL),
         Group((Task("ball_run"),), CLONES, PARTIAL, knowledge=("recall_0.4", "precision_0.7")),
         Group(BALL, ("advantage_weighted",), PARTIAL, knowledge=("recall_0.4", "precision_0.7")),
