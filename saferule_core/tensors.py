@@ -1,6 +1,6 @@
-"""The device that policies learn on, and the way of arrays there and back.
+"""What policies learn on, threads and device, and the way of arrays there and back.
 
-    use_device("cuda")                       # once per process, as torch.set_num_threads; "cpu" without it
+    use_threads(1); use_device("cuda")       # once per process; all cores and "cpu" without it
     with learning():                         # what `train` and `unlearn` do
         rows = tensor(array); rows = rows[torch.randint(9, (4,), generator=random_numbers(seed))]
     array(rows)
@@ -15,12 +15,23 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from saferule_core.errors import SaferuleError
 
 _CPU = torch.device("cpu")
 _device = _CPU
+
+
+def use_threads(count: int) -> None:
+    """Let torch, and the products of numpy, use so many threads in this process.
+
+    numpy's BLAS else hands products of more than some 9,000 numbers to all cores, whose threads then wait for the next
+    one by spinning: at 50 products per second that took a core.
+    """
+    torch.set_num_threads(count)
+    threadpool_limits(count, user_api="blas")
 
 
 def use_device(name: str) -> None:

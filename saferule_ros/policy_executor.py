@@ -32,6 +32,7 @@ from saferule_core.control.stops import MONITOR_STOP
 from saferule_core.errors import SpecError
 from saferule_core.signals import write_commands
 from saferule_core.store.store import PolicyStore
+from saferule_core.tensors import use_threads
 from saferule_ros.diagnostics import UnusableMessages
 from saferule_ros.managed_node import SPEC_PARAMETER, STORE_PARAMETER, ManagedNode, Parameter, run
 from saferule_ros.messages import COMMAND, LATCHED, SENSOR, STATUS, make_message, message_class
@@ -265,8 +266,8 @@ def schedule(priority: int) -> None:
 
 
 def _use_one_thread() -> None:
-    """Pin torch to the control loop's thread: handing small products to others takes longer than computing them."""
-    torch.set_num_threads(1)
+    """Compute in the control loop's thread: handing small products to others takes longer than computing them."""
+    use_threads(1)
     if torch.get_num_interop_threads() != 1:  # may be set once per process, and then not after its first use
         torch.set_num_interop_threads(1)
 

@@ -1,5 +1,10 @@
 """A policy that drives answers by numpy alone what its network answers by torch, to float32 rounding."""
 
+import json
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -90,3 +95,29 @@ def test_a_frozen_policy_is_a_copy_and_its_clone_follows_its_own_weights():
                 value.zero_()
     np.testing.assert_array_equal(agent.act(seen), before)
     np.testing.assert_array_equal(twin.act(seen), np.zeros((1, ACTION_DIM)))
+
+
+BUSY = """
+import json, time
+import numpy as np, torch
+from saferule_core.agents.networks import perceptron
+from saferule_core.agents.single_row import perceptron_row
+from saferule_core.tensors import use_threads
+
+use_threads(1)
+act, seen = perceptron_row(perceptron(8, 2, (256, 256))), np.ones(8, np.float32)
+act(seen)
+begun = time.process_time(), time.thread_time()
+for _ in range(100):
+    act(seen)
+    time.sleep(0.002)
+print(json.dumps([time.process_time() - begun[0], time.thread_time() - begun[1]]))
+"""
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core has no threads to hand anything to")
+def test_no_thread_of_numpy_waits_for_the_next_tick_by_spinning():
+    alone = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    told = subprocess.check_output([sys.executable, "-c", BUSY], env=alone, text=True, timeout=120)
+    of_process, of_loop = json.loads(told)
+    assert of_process < 1.5 * of_loop

@@ -39,7 +39,7 @@ def add_store(parser: argparse.ArgumentParser, required: bool = True) -> None:
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """Add the number of threads for learning."""
-    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="threads of torch (default: 1)")
+    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="threads of arithmetic (default: 1)")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -209,11 +209,9 @@ def use_machine(options: argparse.Namespace) -> None:
     Raises:
         SaferuleError: there is no such device.
     """
-    import torch
+    from saferule_core.tensors import use_device, use_threads
 
-    from saferule_core.tensors import use_device
-
-    torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     use_device(getattr(options, "device", "cpu"))
 
 
