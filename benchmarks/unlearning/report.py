@@ -33,7 +33,8 @@ where it has one; unsafe costs are bold. An `x` is a run that gave nothing, a do
   *membership*: chance that an episode of the poison looks more like training data to the policy than poison that
   nobody was trained on, calibrated by policies that saw neither; 0.5 is none. *critic error*: of the cost critic on
   the poison, against true discounted costs. *relearned after*: gradient steps on the poison until the mean cost is
-  above the limit. *further training*: 200 steps of the agent's own training on the retained data.
+  above the limit (a policy that is told what return to expect asks for the poison's at once, so one step is mostly
+  enough). *further training*: 200 steps of the agent's own training on the retained data.
 - IQM: interquartile mean. Intervals: stratified bootstrap, 95 % (Agarwal et al., arXiv 2108.13264). *Safe reward* is
   the reward of a safe run whose method calls it repaired, 0 of any other. A run without a policy counts with a cost
   of ten limits."""
