@@ -28,7 +28,7 @@ def use_threads(count: int) -> None:
     """Let torch, and the products of numpy, use so many threads in this process.
 
     numpy's BLAS else hands products of more than some 9,000 numbers to all cores, whose threads then wait for the next
-    one by spinning: at 50 products per second that took a core.
+    one by spinning.
     """
     torch.set_num_threads(count)
     threadpool_limits(count, user_api="blas")

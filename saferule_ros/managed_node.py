@@ -78,7 +78,7 @@ class ManagedNode(LifecycleNode):
 
     PARAMETERS: tuple[Parameter, ...] = ()
     READS_CLOCK = True
-    """Whether the node has a use for /clock; if not, `use_sim_time` stays false: every message of it costs 3 ms."""
+    """Whether the node has a use for /clock; if not, `use_sim_time` stays false: every message of it wakes the node."""
 
     def __init__(self, name: str, **options: object) -> None:
         super().__init__(name, **options)
@@ -182,7 +182,7 @@ class ManagedNode(LifecycleNode):
             self.trigger_deactivate()
 
     def warn_now_and_then(self, text: str) -> None:
-        """Log a warning unless there was one within `WARNING_PAUSE_S`; rclpy's own throttle costs 0.5 ms each time."""
+        """Log a warning unless there was one within `WARNING_PAUSE_S`; rclpy's throttle asks each time who calls."""
         if (now := time.monotonic()) >= self._warns_again:
             self._warns_again = now + WARNING_PAUSE_S
             self.get_logger().warning(text)
