@@ -167,7 +167,7 @@ class Demo:
             while not condition():
                 nodes.check()
                 if reason := observer.stop_reason():
-                    raise DemoFailed(f"{what}: the robot was stopped: {reason}; see {self.out / 'nodes.log'}")
+                    raise DemoFailed(f"{what}: the robot stands still: {reason}; see {self.out / 'nodes.log'}")
                 if time.monotonic() > deadline:
                     raise DemoFailed(f"{what}: expected within {timeout_s:g} s; see {self.out / 'nodes.log'}")
                 time.sleep(0.1)

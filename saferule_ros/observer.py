@@ -117,10 +117,10 @@ class Observer:
             return list(self._statuses)
 
     def stop_reason(self) -> str:
-        """Return why the executor has stopped the robot, empty where it has not."""
+        """Return why the executor has stopped or holds the robot, empty where it does neither."""
         with self._lock:
             newest = self._statuses[-1] if self._statuses else PolicyStatus()
-        return newest.message if newest.state == PolicyStatus.STATE_STOPPED else ""
+        return newest.message if newest.state in (PolicyStatus.STATE_STOPPED, PolicyStatus.STATE_HOLDING) else ""
 
     def policy_id(self) -> str:
         """Return the policy that drives, empty while unknown."""

@@ -66,7 +66,7 @@ class PolicyExecutor(ManagedNode):
         Parameter("shadow_threshold", 0.5, "mean difference of their actions that refuses it, of [-1, 1]", 0.0, 2.0),
         Parameter("probation_s", 0.0, "driven time in which a violation swaps a new policy back [s]", 0.0, 1e6),
         Parameter("probation_share", 0.8, "share of the cost limit that an episode may cost meanwhile", 0.01, 1.0),
-        Parameter("probation_grace_s", 2.0, "driven time to end a violation that was there before it [s]", 0.0, 3600.0),
+        Parameter("probation_grace_s", 2.0, "time to end a violation that was there before it [s]", 0.0, 3600.0),
         Parameter("realtime_priority", 0, "of the loop's thread, 1 to 99 (SCHED_FIFO); 0: the usual scheduling", 0, 99),
     )
 

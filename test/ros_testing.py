@@ -17,7 +17,6 @@ import random
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from pathlib import Path
 import rclpy
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from nursery import Child, shared
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
@@ -63,7 +63,7 @@ class RosGraph:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self._processes: dict[str, subprocess.Popen] = {}
+        self._processes: dict[str, subprocess.Popen | Child] = {}
         self.domain = free_domain()
 
     def __enter__(self) -> RosGraph:
@@ -97,21 +97,29 @@ class RosGraph:
 
     # -- processes -------------------------------------------------------------------------------------------------
 
-    def start(self, module: str, *, nice: int = 0, **parameters: object) -> str:
-        """Start `python -m saferule_ros.<module>` with these parameters; return the node's name."""
+    def start(self, module: str, **parameters: object) -> str:
+        """Fork a process that runs `saferule_ros.<module>` with these parameters; return the node's name."""
         pairs = itertools.chain.from_iterable(("-p", f"{name}:={_yaml(value)}") for name, value in parameters.items())
-        return self.start_command(module, [sys.executable, "-m", f"saferule_ros.{module}", "--ros-args", *pairs], nice)
+        log = self._log_path(module)
+        log.write_bytes(b"")
+        self._processes[module] = shared().fork(
+            f"saferule_ros.{module}", ["--ros-args", *pairs], self.folder, log, self.environment()
+        )
+        return module
 
-    def start_command(self, name: str, command: Sequence[str], nice: int = 0) -> str:
+    def start_command(self, name: str, command: Sequence[str]) -> str:
         """Start any command in this graph's domain; `name` is for `log` and `stop`."""
-        python_path = os.pathsep.join([str(ROOT), str(ROOT / "test"), os.environ.get("PYTHONPATH", "")])
-        environment = {**os.environ, "ROS_DOMAIN_ID": str(self.domain), "PYTHONPATH": python_path}
         with self._log_path(name).open("w", encoding="utf-8") as log:
             self._processes[name] = subprocess.Popen(
-                ["nice", "-n", str(nice), *map(str, command)],
-                env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder,
+                [str(word) for word in command], env=self.environment(), stdout=log, stderr=subprocess.STDOUT,
+                cwd=self.folder,
             )  # fmt: skip
         return name
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of this graph's processes."""
+        python_path = os.pathsep.join([str(ROOT), str(ROOT / "test"), os.environ.get("PYTHONPATH", "")])
+        return {**os.environ, "ROS_DOMAIN_ID": str(self.domain), "PYTHONPATH": python_path}
 
     def stop(self, name: str, how: int = signal.SIGINT) -> int:
         """Stop a process as Ctrl-C does and return its exit code."""

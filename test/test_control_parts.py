@@ -117,7 +117,7 @@ def test_a_cost_that_is_no_number_does_not_hide_the_others(probation):
     ("costs", "fails_at"),
     [
         ([1.0] * 4 + [0.0] + [1.0] * 3, 7),  # it brought the robot back; what comes then is its own
-        ([1.0] * 12, 7),  # it did not: what comes after 5 ticks is its own, too
+        ([1.0] * 20, 12),  # nor did 5 ticks of the safe command after 5 of its own: what comes then is its own, too
         ([0.0] + [1.0] * 3, 3),  # there was nothing to bring back
     ],
 )
@@ -125,10 +125,27 @@ def test_what_the_policy_before_has_left_behind_does_not_count(costs, fails_at):
     probation = Probation("candidate", ProbationTerms(ticks=100, limit=2.0, grace=5))
     for step, cost in enumerate(costs):
         probation.take_cost("candidate", 0, step, cost, False)
-        probation.take_tick(drove=True, overran=False)
+        probation.take_tick(drove=not probation.wait_reason, overran=False)
         if probation.failure:
             break
     assert (step, bool(probation.failure)) == (fails_at, True)
+
+
+def test_the_safe_command_ends_an_inherited_violation_that_a_policy_does_not():
+    probation, drove = Probation("candidate", ProbationTerms(ticks=8, limit=2.0, grace=3)), []
+    for step, cost in enumerate([1.0] * 5 + [0.0] * 5):
+        probation.take_cost("candidate", 0, step, cost, False)
+        drove.append(not probation.wait_reason)
+        probation.take_tick(drove=drove[-1], overran=False)
+    assert drove == [True] * 3 + [False] * 2 + [True] * 5
+    assert probation.passed and not probation.failure
+
+
+def test_without_a_word_of_the_monitor_a_policy_drives():
+    probation = Probation("candidate", ProbationTerms(ticks=100, limit=2.0, grace=3))
+    for _ in range(10):
+        probation.take_tick(drove=True, overran=False)
+    assert not probation.wait_reason
 
 
 def test_a_grace_does_not_hide_a_violation_that_is_certain():

@@ -146,6 +146,18 @@ def test_where_the_previous_policy_is_no_better_the_robot_is_held(controller):
     assert (tick.state, tick.command["force_x"], tick.reverted.previous_id) == (ControlState.HOLDING, 0.0, "")
 
 
+def test_a_violation_that_was_there_before_a_policy_is_ended_by_the_safe_command(controller):
+    controller.swap(Constant(-1.0), "second", probation=ProbationTerms(ticks=9, limit=2.0, grace=2))
+    states = []
+    for number, cost in enumerate([1.0] * 4 + [0.0], start=1):
+        controller.take_cost("second", 0, number, cost, False)
+        tick = step(controller, number)
+        states.append((tick.state, tick.command["force_x"]))
+    drives, waits = (ControlState.RUNNING, -3.5), (ControlState.WAITING, 0.0)
+    assert states == [drives, drives, waits, waits, drives]
+    assert controller.succession.probation is not None and not controller.succession.probation.failure
+
+
 def test_a_failure_is_reported_even_where_another_policy_is_swapped_in_before_the_next_tick(on_trial):
     on_trial.take_cost("second", 0, 0, 3.0, False)
     assert on_trial.swap(Constant(0.0), "third") == "first"

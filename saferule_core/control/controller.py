@@ -11,7 +11,7 @@ with the reason:
 STOPPED   a stop is latched: by the cost monitor or its silence, by an action that was refused, by inputs that stayed
           unusable. Only `resume`, or a new activation, re-arms
 HOLDING   an operator asked for it, or observations stayed beyond the training data; latched in the same way
-WAITING   an input is missing, stale or not finite just now
+WAITING   an input is missing, stale or not finite just now, or a violation lasts that was there before a new policy
 
 The controller remembers what was observed and commanded in the last ticks, whoever decided on it, so that a policy with
 a memory knows what really happened, also right after a swap. An episode marker, a jump of the clock or a tick without
@@ -286,6 +286,8 @@ class Controller:
             return ControlState.STOPPED, self._stops.stopped
         if self._stops.held:
             return ControlState.HOLDING, self._stops.held
+        if self.succession.probation is not None:
+            trouble = trouble or self.succession.probation.wait_reason
         if trouble:
             return ControlState.WAITING, trouble
         return ControlState.RUNNING, ""

@@ -6,10 +6,11 @@
     if probation.failure: ...                                         # the next tick is the previous policy's
 
 It fails when the candidate's own steps of one episode cost more than the limit, when the monitor is certain that its
-mean cost is over the limit, when it gives no finite action, or in a burst of overruns. A robot that was outside its
-bounds when the candidate took over gets a grace: costs do not count before the first step without any, or before the
-candidate has driven for so long. Time is counted in ticks that it drove, so a pause, a hold or another speed of the
-clock neither shortens nor ends it.
+mean cost is over the limit, when it gives no finite action, or in a burst of overruns. A violation that was there when
+the candidate took over does not count until the first step without any cost. The candidate has `grace` ticks of driving
+to end it; where it does not (what it learned need not cover such a state), the safe command is given for as many ticks
+at most. Time is counted in ticks that it drove, so a pause, a hold or another speed of the clock neither shortens nor
+ends it.
 
 `saferule_core.probation` judges the same policy more slowly, by the mean of whole episodes, for the unlearning server.
 """
@@ -29,8 +30,8 @@ OVERRUN_BURST = 10
 class ProbationTerms:
     """ticks: how many the policy has to drive. limit: what its steps of one episode may cost.
 
-    hold: where it fails, hold the robot; the policy before it is known to be no better. grace: how many ticks it may
-    drive until the costs count that the policy before it has left behind.
+    hold: where it fails, hold the robot; the policy before it is known to be no better. grace: how many ticks it, and
+    then the safe command, have to end a violation that was there before it.
     """
 
     ticks: int
@@ -50,6 +51,7 @@ class Probation:
         self._step: int | None = None
         self._cost = 0.0
         self._inherits = True
+        self._waited = 0
         self._overruns: deque[bool] = deque(maxlen=OVERRUN_WINDOW)
 
     @property
@@ -62,6 +64,14 @@ class Probation:
         """Whether it has driven long enough without a failure."""
         return not self.failure and not self.ticks_left
 
+    @property
+    def wait_reason(self) -> str:
+        """Why the safe command has to be given for now, empty where the policy may drive."""
+        inherited = self._inherits and self._episode is not None
+        if not inherited or self._driven < self.terms.grace or self._waited >= self.terms.grace:
+            return ""
+        return f"{self.policy_id[:12]} has not ended the violation that was there before it: the safe command is sent"
+
     def take_cost(self, policy_id: str, episode: int, step: int, cost: float, confirmed: bool) -> None:
         """Take the monitor's account of one step; other policies' steps and repeated ones count for nothing.
 
@@ -73,7 +83,8 @@ class Probation:
             self._episode, self._step, self._cost = episode, None, 0.0
         if step != self._step:
             self._step = step
-            self._inherits = self._inherits and cost > 0.0 and self._driven < self.terms.grace
+            in_grace = min(self._driven, self._waited) < self.terms.grace
+            self._inherits = self._inherits and cost > 0.0 and in_grace
             if not self._inherits:
                 self._cost += cost
         if self._cost > self.terms.limit:
@@ -83,6 +94,7 @@ class Probation:
 
     def take_tick(self, drove: bool, overran: bool) -> None:
         """Take note of a tick: whether the policy drove, and whether it was an overrun."""
+        self._waited += bool(self.wait_reason)
         self._driven += drove
         self._overruns.append(overran)
         if sum(self._overruns) >= OVERRUN_BURST:

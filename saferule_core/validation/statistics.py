@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special  # not scipy.stats: its import costs every process most of a second
 
 from saferule_core.errors import DataError
 
@@ -85,7 +85,7 @@ def summarise(values: Sequence[float] | np.ndarray, confidence: float = 0.95) ->
             "could still differ without one of them being among these"
         )
     else:
-        margin = float(stats.t.ppf(confidence, count - 1)) * deviation / math.sqrt(count)
+        margin = float(special.stdtrit(count - 1, confidence)) * deviation / math.sqrt(count)
     return Summary(
         count=count,
         mean=mean,
@@ -121,6 +121,6 @@ def proportion(hits: int, count: int, confidence: float = 0.95) -> Proportion:
     check_confidence(confidence)
     if count < 1 or not 0 <= hits <= count:
         raise DataError(f"statistics: expected 0 <= hits <= count and count >= 1, found {hits} of {count}")
-    lower = float(stats.beta.ppf(1.0 - confidence, hits, count - hits + 1)) if hits > 0 else 0.0
-    upper = float(stats.beta.ppf(confidence, hits + 1, count - hits)) if hits < count else 1.0
+    lower = float(special.betaincinv(hits, count - hits + 1, 1.0 - confidence)) if hits > 0 else 0.0
+    upper = float(special.betaincinv(hits + 1, count - hits, confidence)) if hits < count else 1.0
     return Proportion(hits, count, hits / count, lower, upper, confidence)

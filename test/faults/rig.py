@@ -13,7 +13,6 @@ robot checks every command that it ever gets against the bounds of its descripti
 from __future__ import annotations
 
 import math
-import os
 import signal
 import threading
 import time
@@ -225,7 +224,7 @@ class Rig(RosGraph):
             pairs = [part for name, value in values.items() for part in ("-p", f"{name}:={_yaml(value)}")]
             self._processes[node] = shared().fork(
                 f"saferule_ros.{node}", ["--ros-args", *rules, *pairs], self.folder, self._log_path(node),
-                {"ROS_DOMAIN_ID": str(self.domain), "ROS_LOG_DIR": os.environ["ROS_LOG_DIR"]}, file_limit,
+                self.environment(), NODE_NICENESS, file_limit,
             )  # fmt: skip
         for node in nodes:
             self._bring_up(node)
@@ -325,8 +324,8 @@ class Rig(RosGraph):
         self.wait_until(lambda: len(self.robot.commands) >= seen + count, f"{count} further commands", 20.0)
 
     def is_driving(self) -> bool:
-        """Return whether the policy drives: by the executor's status, and by its newest command."""
-        return self.robot.state == PolicyStatus.STATE_RUNNING and not self.robot.stopped
+        """Return whether the policy drives: by the executor's status, and by the newest command that came."""
+        return self.robot.state == PolicyStatus.STATE_RUNNING and bool(self.robot.commands) and not self.robot.stopped
 
     def check_commands(self) -> None:
         """Fail where any command ever was out of bounds, or of no policy."""

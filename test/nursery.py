@@ -1,4 +1,4 @@
-"""Forks node processes, so that a test can kill hundreds of them: a start costs no import of rclpy and torch.
+"""Forks node processes, so that a test can start and kill hundreds: a start costs no import of rclpy and torch.
 
     child = shared().fork("saferule_ros.cost_monitor", ["--ros-args", ...], folder, log, {"ROS_DOMAIN_ID": "42"})
     child.send_signal(signal.SIGKILL); child.wait()
@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parent.parent
+TESTS = Path(__file__).resolve().parent
 NODE_NICENESS = -10
 """A control loop has priority; where tests may not give it, they measure what else the machine does, too."""
 MODULES = ("policy_executor", "cost_monitor", "command_filter", "flight_recorder", "unlearning_server", "sim_robot")
@@ -74,12 +74,12 @@ class Nursery:
 
     def fork(
         self, module: str, arguments: Sequence[str], folder: Path, log: Path, environment: Mapping[str, str],
-        file_limit: int = 0,
+        niceness: int = 0, file_limit: int = 0,
     ) -> Child:  # fmt: skip
         """Start `module.main(arguments)` in a folder; file_limit: how large a file it may write [byte], 0 for any."""
         order = {
             "module": module, "arguments": list(arguments), "folder": str(folder), "log": str(log),
-            "environment": dict(environment), "limit": file_limit,
+            "environment": dict(environment), "niceness": niceness, "limit": file_limit,
         }  # fmt: skip
         return Child(self, self.order(**order))
 
@@ -120,7 +120,7 @@ def become(order: Mapping[str, object]) -> None:
         os.dup2(log, descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.setsid()
-    prefer(NODE_NICENESS)
+    prefer(order["niceness"])
     os.chdir(order["folder"])
     os.environ.update(order["environment"])
     if order["limit"]:
