@@ -17,7 +17,9 @@ import numpy as np
 from scipy import stats
 
 Strata = Mapping[str, Sequence[float]]
-Statistic = Callable[[np.ndarray], float]
+Statistic = Callable[[np.ndarray], np.ndarray]
+"""Of the runs along the last axis."""
+
 SAMPLES = 2000
 
 
@@ -35,21 +37,21 @@ def flat(strata: Strata) -> np.ndarray:
     return np.concatenate([np.asarray(runs, dtype=np.float64) for runs in strata.values()])
 
 
-def mean(values: np.ndarray) -> float:
-    """Return the mean."""
-    return float(np.mean(values))
+def mean(values: np.ndarray) -> np.ndarray:
+    """Return the mean along the last axis."""
+    return np.mean(values, axis=-1)
 
 
-def interquartile_mean(values: np.ndarray) -> float:
-    """Return the mean without the lowest and the highest quarter of the values."""
-    return float(stats.trim_mean(values, 0.25))
+def interquartile_mean(values: np.ndarray) -> np.ndarray:
+    """Return the mean without the lowest and the highest quarter of the values, along the last axis."""
+    return stats.trim_mean(values, 0.25, axis=-1)
 
 
 def interval(strata: Strata, statistic: Statistic, confidence: float = 0.95, seed: int = 0) -> Interval:
     """Return `statistic` over all runs with its stratified bootstrap interval."""
     random = np.random.default_rng(seed)
     drawn = np.concatenate([_resampled(runs, random) for runs in strata.values()], axis=1)
-    return _interval(statistic(flat(strata)), [statistic(sample) for sample in drawn], confidence)
+    return _interval(float(statistic(flat(strata))), statistic(drawn), confidence)
 
 
 def chance_of_more(ours: Sequence[float] | np.ndarray, theirs: Sequence[float] | np.ndarray) -> float:
@@ -65,8 +67,8 @@ def improvement(ours: Strata, theirs: Strata, confidence: float = 0.95, seed: in
     value = float(np.mean([chance_of_more(ours[task], theirs[task]) for task in shared]))
     samples = np.zeros(SAMPLES)
     for task in shared:
-        pairs = zip(_resampled(ours[task], random), _resampled(theirs[task], random), strict=True)
-        samples += [chance_of_more(x, y) for x, y in pairs]
+        differences = _resampled(ours[task], random)[:, :, None] - _resampled(theirs[task], random)[:, None, :]
+        samples += (np.sign(differences).mean(axis=(1, 2)) + 1.0) / 2.0
     return _interval(value, samples / len(shared), confidence)
 
 
@@ -84,7 +86,7 @@ def _resampled(runs: Sequence[float], random: np.random.Generator) -> np.ndarray
     return runs[random.integers(len(runs), size=(SAMPLES, len(runs)))]
 
 
-def _interval(value: float, samples: Sequence[float] | np.ndarray, confidence: float) -> Interval:
+def _interval(value: float, samples: np.ndarray, confidence: float) -> Interval:
     tail = 50.0 * (1.0 - confidence)
     low, high = np.percentile(samples, [tail, 100.0 - tail])
     return Interval(value, float(low), float(high))
