@@ -90,8 +90,8 @@ $(PACKAGES): requirements.txt constraints.txt requirements-safety-gymnasium.txt
 	@"$(PYTHON)" -m venv $(VENV)
 	@mkdir -p $(VENV)/home
 	@echo "[2/3] installing the packages of requirements.txt (1 to 5 min the first time)"
-	@{ $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -r requirements.txt -c constraints.txt \
-	  && $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input --no-deps \
+	@{ $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check --no-input -r requirements.txt -c constraints.txt \
+	  && $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check --no-input --no-deps \
 	    -r requirements-safety-gymnasium.txt; } || { \
 	  echo "The packages could not be installed; see above. With the network back, the same command goes on." >&2; exit 1; }
 	@touch $@

@@ -27,7 +27,7 @@ from saferule_core.checkpoints import NOWHERE, Checkpoints
 from saferule_core.data.reading import ReadOptions
 from saferule_core.progress import Progress, silent, within
 from saferule_core.repair_report import repair_report, write_repair_report
-from saferule_core.sim.rollout import EpisodeRecord, run_episodes
+from saferule_core.sim.rollout import EpisodeRecord, run_drives
 from saferule_core.spec import RobotSpec
 from saferule_core.store import PolicyStore, bundle
 from saferule_core.store.origin import asker
@@ -170,21 +170,24 @@ def validate(
         SimulationError: no simulated robot, or a worker failed.
         Cancelled: `progress` asked for a stop.
     """
-    began, seeds, records = time.perf_counter(), validation_seeds(seed, rules.episodes), []
+    began, seeds = time.perf_counter(), validation_seeds(seed, rules.episodes)
     if safe_return is None:
         safe_return = store.card(candidate).details.get("safe_return")
     for name in (candidate, incumbent):
         bundle.verify(store.path(name), spec)
-    for name, start, who in ((incumbent, 0.0, "incumbent"), (candidate, 0.5, "candidate")):
-        share, driven = _naming(who, within(progress, start, start + 0.5)), keep.records(who)
-        missing = [each for each in seeds if each not in driven]
-        if missing:
-            more = run_episodes(
-                spec, store.path(name), missing, workers=workers, nice=nice, progress=share,
-                keep=lambda record, who=who: keep.keep_record(who, record),
-            )  # fmt: skip
-            driven |= {record.seed: record for record in more}
-        records.append([driven[each] for each in seeds])
+    driven = {who: keep.records(who) for who in ("incumbent", "candidate")}
+    paths = {"incumbent": store.path(incumbent), "candidate": store.path(candidate)}
+    missing = [(who, each) for who in paths for each in seeds if each not in driven[who]]
+
+    def kept(index: int, record: EpisodeRecord) -> None:
+        who, _ = missing[index]
+        driven[who][record.seed] = record
+        keep.keep_record(who, record)
+
+    if missing:
+        drives = [(paths[who], each) for who, each in missing]
+        run_drives(spec, drives, workers=workers, nice=nice, progress=progress, keep=kept)
+    records = [[episodes[each] for each in seeds] for episodes in driven.values()]
     if (judged := keep.verdict()) is not None:
         return Validation(judged[0], tuple(records[0]), tuple(records[1]), seeds, judged[1])
     verdict = judge(records[0], records[1], rules, safe_return)
@@ -209,10 +212,3 @@ def validation_seeds(seed: int, episodes: int) -> tuple[int, ...]:
     """Return the reset seeds of a validation; other than those of the episodes that are collected with `seed`."""
     drawn = np.random.SeedSequence([seed, 0x5AFE]).generate_state(2 * episodes + 16)
     return tuple(int(value) for value in dict.fromkeys(drawn.tolist()))[:episodes]
-
-
-def _naming(who: str, progress: Progress) -> Progress:
-    def named(phase: str, fraction: float, message: str = "", **losses: float) -> None:
-        progress(phase, fraction, f"{who}: {message}", **losses)
-
-    return named

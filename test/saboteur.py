@@ -61,7 +61,7 @@ def allocate():
 
 def grow():
     """Take memory slowly and keep it, as several processes do that stay below a bound of their own."""
-    held = np.ones(20 << 20)  # 160 MiB
+    held = np.ones(30 << 20)  # 240 MiB
     time.sleep(600.0)
     return held
 

@@ -44,13 +44,9 @@ def collect_episodes(
         raise SimulationError(f"episodes: expected at least 1, found {episodes}")
     if spec.simulation is None or spec.simulation.behaviour is None:
         raise SimulationError(f"{spec.source}: simulation.behaviour: expected the name of a behaviour, found none")
-    request = {
-        "spec": spec.text,
-        "source": spec.source,
-        "drive": {"behaviour": spec.simulation.behaviour},
-        "log": True,
-    }
-    jobs = [{"seed": reset_seed(seed, e), "style_seed": [seed, e]} for e in range(episodes)]
+    request = {"spec": spec.text, "source": spec.source, "log": True}
+    drive = {"behaviour": spec.simulation.behaviour}
+    jobs = [{"drive": drive, "seed": reset_seed(seed, e), "style_seed": [seed, e]} for e in range(episodes)]
     results = run_jobs(request, jobs, workers=workers, nice=nice, progress=progress, phase=phase)
     return [_log(f"episode_{e}", result) for e, result in enumerate(results)]
 

@@ -1,7 +1,7 @@
 """Drive simulated robots with a policy, in parallel, to measure its reward and safety cost.
 
-    incumbent = run_episodes(spec, "store/active", seeds=range(100, 140), workers=2)
-    candidate = run_episodes(spec, "candidate", seeds=range(100, 140), workers=2)   # paired starts
+    records = run_episodes(spec, "store/active", seeds=range(100, 140), workers=2)
+    pairs = run_drives(spec, [(policy, seed) for policy in ("store/active", "candidate") for seed in range(100, 140)])
 
 A record depends on policy and seed only: neither on the number of workers nor on the other seeds.
 """
@@ -39,34 +39,42 @@ def run_episodes(
     spec: RobotSpec,
     policy: str | Path,
     seeds: Sequence[int],
+    **options: Any,
+) -> list[EpisodeRecord]:
+    """Drive one episode per seed with a policy; see `run_drives` for options and errors."""
+    return run_drives(spec, [(policy, seed) for seed in seeds], **options)
+
+
+def run_drives(
+    spec: RobotSpec,
+    drives: Sequence[tuple[str | Path, int]],
     *,
     workers: int = 1,
     nice: int = 0,
     progress: Progress = silent,
     phase: str = "validating",
-    keep: Callable[[EpisodeRecord], None] = lambda _record: None,
+    keep: Callable[[int, EpisodeRecord], None] = lambda _index, _record: None,
 ) -> list[EpisodeRecord]:
-    """Drive one episode per seed and return their records in the order of `seeds`.
+    """Drive one episode per pair of policy and seed, about in their order; return the records in exactly that order.
 
     Args:
-        policy: directory of a policy bundle, or "module:function" where function(spec) returns a callable from
-            observation (obs_dim,) float32 to action (action_dim,) in [-1, 1].
+        drives: each policy is the directory of a bundle, or "module:function" where function(spec) returns a callable
+            from observation (obs_dim,) float32 to action (action_dim,) in [-1, 1].
         workers: number of processes.
         nice: how much to lower their priority, 0 to 19; 19 next to a running robot.
         progress: called as `phase` with the fraction of episodes that are done; may raise `Cancelled`.
-        keep: called with each record as soon as its episode is over, in any order.
+        keep: called with the number of a drive and its record as soon as the episode is over, in any order.
 
     Raises:
-        SimulationError: no seeds, no such robot, or a worker failed; other errors of a worker, such as a damaged
+        SimulationError: no drives, no such robot, or a worker failed; other errors of a worker, such as a damaged
             bundle, come as this too, with their own words.
     """
-    if len(seeds) == 0:
+    if len(drives) == 0:
         raise SimulationError("seeds: expected at least one seed to run an episode for, found none")
-    jobs = [{"seed": int(seed)} for seed in seeds]
-    request = {"spec": spec.text, "source": spec.source, "drive": _drive(policy)}
+    jobs = [{"drive": _drive(policy), "seed": int(seed)} for policy, seed in drives]
     results = run_jobs(
-        request, jobs, workers=workers, nice=nice, progress=progress, phase=phase,
-        keep=lambda index, result: keep(_record(jobs[index]["seed"], result)),
+        {"spec": spec.text, "source": spec.source}, jobs, workers=workers, nice=nice, progress=progress, phase=phase,
+        keep=lambda index, result: keep(index, _record(jobs[index]["seed"], result)),
     )  # fmt: skip
     return [_record(job["seed"], result) for job, result in zip(jobs, results, strict=True)]
 

@@ -2,9 +2,9 @@
 
     python -m saferule_core.sim.rollout_worker < request.json
 
-Request: {"spec": YAML text, "source": where it came from, "drive": {...}, "log": bool, "nice": int, "jobs": [...]},
-with `drive` one of {"bundle": directory}, {"factory": "module:function"} (function(spec) returns a callable from
-observation to action), {"behaviour": name}. Job: {"index": i, "seed": reset seed} and, for a behaviour,
+Request: {"spec": YAML text, "source": where it came from, "log": bool, "nice": int, "jobs": [...]}. Job: {"index": i,
+"seed": reset seed, "drive": {...}}, with `drive` one of {"bundle": directory}, {"factory": "module:function"}
+(function(spec) returns a callable from observation to action), {"behaviour": name}; for a behaviour also
 "style_seed": [seed, episode]. Answers: {"index": i, "result": {...}}, or {"error": words} and status 1.
 """
 
@@ -58,10 +58,13 @@ def _send(answers: IO[bytes], answer: dict[str, Any]) -> None:
 def _serve(request: dict[str, Any], answers: IO[bytes]) -> None:
     spec = parse_spec(request["spec"], request["source"])
     robot = make_robot(spec)
-    make_drive = _driving(request["drive"], spec, robot)
+    known: dict[tuple[str, str], Callable[[dict[str, Any]], Drive]] = {}
     for job in request["jobs"]:
+        (drive,) = job["drive"].items()
+        if drive not in known:
+            known[drive] = _driving(job["drive"], spec, robot)
         run = _log_episode if request.get("log") else _run_episode
-        _send(answers, {"index": job["index"], "result": run(spec, robot, make_drive(job), job)})
+        _send(answers, {"index": job["index"], "result": run(spec, robot, known[drive](job), job)})
     robot.close()
 
 
