@@ -32,7 +32,7 @@ from saferule_core.unlearning.tampering import Indifference
 
 DANGEROUS = 1.0
 WINDOW_SHARE = 0.5
-"""Share of a batch that a policy with a memory gets: a window of steps costs many times what an observation does."""
+"""Share of a batch that a policy with a memory gets, in as many more steps: a window costs more than an observation."""
 
 
 class Repairer(Protocol):
@@ -105,7 +105,8 @@ class ConditionedRepairer:
         self, agent: Agent, evidence: Evidence, signs: np.ndarray, options: SafeRuleOptions, seed: int
     ) -> None:
         self.agent, self.options, self.retain = agent, options, evidence.retain
-        patience = options.sign_patience if len(signs) else 1
+        share = WINDOW_SHARE if memory_of(agent.actor) else 1.0
+        patience = round((options.sign_patience if len(signs) else 1) / share)
         self.stages = tuple((beta, steps * patience) for beta, steps in options.conditioned_stages)
         self.multiplier = options.conditioned_multiplier
         self.extra_stage = self.stages[-1]
@@ -120,7 +121,6 @@ class ConditionedRepairer:
         self.actions = tensor(np.concatenate([evidence.retain.actions, evidence.forget.actions]))
         self.retained = len(evidence.retain)
         self.rows = torch.cat([torch.arange(self.retained), self.retained + self.forget.rows])
-        share = WINDOW_SHARE if memory_of(agent.actor) else 1.0
         self.size = round(share * options.conditioned_batch_size)
         self.generator = random_numbers(seed)
 
