@@ -73,7 +73,7 @@ def graph(tmp_path_factory, site):
         executor = graph.start(
             "policy_executor", spec=site.spec, store=site.store, use_sim_time=True, monitor_timeout=0.0
         )
-        server = start_server(graph, site, swap_timeout=5.0, work_dir=site.work)
+        server = start_server(graph, site, swap_timeout=5.0, work_dir=site.work, use_sim_time=True)
         graph.configure(executor, server, robot)
         graph.activate(executor, server, robot)
         yield graph
@@ -325,6 +325,12 @@ def test_a_policy_that_breaks_its_limit_on_probation_is_rolled_back(graph, statu
     graph.wait_until(rolled_back, "the incumbent to drive again")
     listed = "unlearning_server/list_policies"
     graph.wait_until(lambda: graph.call(ListPolicies, listed).active_id == incumbent, "the store to follow")
+
+
+def test_only_nodes_that_need_it_listen_to_the_clock(graph):
+    """At 100 Hz it would cost the server a good part of a core, for nothing."""
+    listeners = {info.node_name for info in graph.node.get_subscriptions_info_by_topic("/clock")}
+    assert "policy_executor" in listeners and not listeners & {"unlearning_server", "sim_robot"}
 
 
 def test_hold_and_resume(graph, statuses):
