@@ -159,6 +159,27 @@ def test_the_audit_begins_with_the_logged_history_and_goes_on_with_the_modelled_
     assert present.all() and len(actor.told) == auditor.horizon
 
 
+@pytest.mark.parametrize("algorithm", ["decision_transformer", "return_conditioned"])
+def test_candidates_that_differ_in_what_they_ask_for_are_judged_together_as_one_by_one(logs, algorithm):
+    agent = agents.train(algorithm, logs, COST_LIMIT, seed=0, steps=40, **SMALL.get(algorithm, {}))
+    candidates = [agent.clone().actor for _ in range(3)]
+    for factor, candidate in zip((0.2, 1.0, 3.0), candidates, strict=True):
+        candidate.target *= factor
+    cost = lambda before, taken, after: np.abs(taken[:, 0])  # noqa: E731
+    world = lambda states, actions: (0.9 * states + 0.1 * actions, actions[:, 0])  # noqa: E731
+    signs = np.array([[0.3, 0.0], [0.0, -0.5]], dtype=np.float32)
+    auditor = Auditor(world, logs, np.array([0, 1, 57]), cost, seed=0, signs=signs)
+    found = [(v.cost, v.reward) for v in auditor.judge(candidates)]
+    assert len(set(found)) == 3
+    alone = [(v.cost, v.reward) for candidate in candidates for v in auditor.judge([candidate])]
+    np.testing.assert_allclose(found, alone, rtol=1e-4)
+    with torch.no_grad():
+        next(candidates[1].parameters()).mul_(2.0)
+    changed = auditor.judge(candidates)
+    assert (changed[0].cost, changed[2].cost) == pytest.approx((found[0][0], found[2][0]), rel=1e-4)
+    assert changed[1].cost != pytest.approx(found[1][0], rel=1e-3)
+
+
 def test_the_audit_looks_as_far_ahead_as_replayed_logs_stay_true(logs):
     rows, free = np.array([0, 1, 57]), lambda before, taken, after: np.zeros(len(before))
     step = 0.2

@@ -9,6 +9,7 @@ Everything an agent needs at run time lies in its modules as weights or buffers.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -91,6 +92,24 @@ class ConditionedActor(nn.Module):
         normalise, body = normaliser_row(self.normaliser), perceptron_row(self.body)
         context = normaliser_row(self.context_normaliser)(self.target.detach().numpy())
         return lambda observation: np.tanh(body(np.concatenate((normalise(observation), context))))
+
+
+def together(actors: Sequence[nn.Module], rows: int) -> nn.Module | None:
+    """Return one actor that does in the first `rows` of its rows what the first of `actors` does, and so on for all.
+
+    None where they differ in more than what they ask for, so that one forward pass cannot stand for all.
+    """
+    first, *others = (actor.state_dict() for actor in actors)
+    for state in others:
+        if first.keys() != state.keys():
+            return None
+        if any(name != "target" and not torch.equal(values, state[name]) for name, values in first.items()):
+            return None
+    if not others or "target" not in first:
+        return actors[0]
+    joint = copy.deepcopy(actors[0])
+    joint.target = torch.cat([actor.target.expand(rows, 2) for actor in actors])
+    return joint
 
 
 class EnsembleLinear(nn.Module):

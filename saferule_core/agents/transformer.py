@@ -57,7 +57,7 @@ class CausalActor(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the tokens (B, steps + 1, width) and which of them each may look at (B, 1, steps + 1, steps + 1)."""
         if contexts is None:
-            contexts = self.target.expand(*observations.shape[:2], 2)
+            contexts = self.target[..., None, :].expand(*observations.shape[:2], 2)
         before = nn.functional.pad(actions * present[:, :-1, None], (0, 0, 1, 0))
         parts = [self.normaliser(observations), before, self.context_normaliser(contexts)]
         itself = torch.eye(present.shape[1], dtype=torch.bool)  # a step of another episode has to look at something

@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from saferule_core.agents.memory import Driver, Memory, elapsed, memory_of
+from saferule_core.agents.networks import together
 from saferule_core.data.transitions import Transitions
 from saferule_core.tensors import array, tensor
 from saferule_core.unlearning.evidence import Costs
@@ -108,15 +109,16 @@ class Auditor:
         starts = tensor(self.retain.observations[chosen])
         count, views = len(starts), len(policies) * len(self.added)
         states = starts.repeat(views, 1)
-        drivers = [
-            (Driver(policy, Memory.logged(self.retain, chosen, memory_of(policy))), added[::thin])
-            for policy in policies
-            for added in self.added
-        ]
+        joint = together(policies, len(self.added) * count)
+        actors = policies if joint is None else [joint]
+        shares = views // len(actors)
+        added = np.tile(np.concatenate([added[::thin] for added in self.added]), (shares // len(self.added), 1))
+        before = np.tile(chosen, shares)
+        drivers = [Driver(actor, Memory.logged(self.retain, before, memory_of(actor))) for actor in actors]
         path, taken, earned = [states], [], []
         for _ in range(self.horizon):
-            parts = zip(drivers, array(states).reshape(views, count, -1), strict=True)
-            actions = tensor(np.concatenate([driver.act(part + added) for (driver, added), part in parts]))
+            parts = zip(drivers, array(states).reshape(len(actors), shares * count, -1), strict=True)
+            actions = tensor(np.concatenate([driver.act(part + added) for driver, part in parts]))
             states, rewards = self.world(states, actions)
             path.append(states)
             taken.append(actions)
