@@ -25,7 +25,7 @@ def run(tmp_path_factory):
     command = [
         sys.executable, "-m", "saferule_ros.demo", "--robot", "car", "--seed", "3", "--out", folder,
         "--episodes", "120", "--steps", "3000", "--live-episodes", "2", "--validation-episodes", "10",
-        "--real-time-factor", "1.5",
+        "--real-time-factor", "1.0",
     ]  # fmt: skip
     environment = {**os.environ, "ROS_DOMAIN_ID": str(101 + os.getpid() % 100)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, check=False)

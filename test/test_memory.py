@@ -8,7 +8,7 @@ from point_mass import COST_LIMIT, SMALL, drive
 from saferule_core import agents
 from saferule_core.agents.memory import LONGEST_MEMORY, Memory, elapsed, propose
 from saferule_core.errors import SaferuleError
-from saferule_core.unlearning.audit import SHORTEST, Auditor
+from saferule_core.unlearning.audit import DRAWS, SHORTEST, Auditor
 from saferule_core.unlearning.contrast import joined, one_later
 
 
@@ -193,6 +193,27 @@ def test_the_audit_looks_as_far_ahead_as_replayed_logs_stay_true(logs):
 
     assert Auditor(exact, logs, rows, free, seed=0).horizon == 40  # a whole episode
     assert Auditor(wrong, drive(np.array([0.5, 0.7]), 0, steps=90), rows, free, seed=0).horizon == SHORTEST
+
+
+def test_costs_are_counted_where_the_robot_may_be_if_the_model_is_off(logs):
+    def displaced(world):
+        asked = []
+
+        def cost(before, taken, after):
+            asked.append(before)
+            return np.zeros(len(before))
+
+        auditor = Auditor(world, logs, np.array([0, 1, 57]), cost, seed=0)
+        auditor.judge([Recorder()])
+        shape = auditor.horizon, 6, logs.obs_dim
+        return auditor.errors, np.array(asked).reshape(DRAWS, *shape) - logs.observations[auditor.rows]
+
+    errors, moved = displaced(lambda states, actions: (states, states[:, 0]))  # stands still, the logs go on
+    assert (errors[0] == 0.0).all() and errors[-1, 0] > 10.0 * errors[1, 0]
+    np.testing.assert_allclose(moved[:, 0], 0.0, atol=1e-6)
+    luck = moved[:, -1] / errors[-1]
+    np.testing.assert_allclose(moved[:, 5], luck * errors[5], rtol=1e-3, atol=1e-5)
+    assert 0.5 < np.std(luck) < 1.5
 
 
 def test_an_actor_without_a_memory_is_told_the_observation_alone(logs):

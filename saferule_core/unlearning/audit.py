@@ -8,7 +8,9 @@ Half of the rollouts begin where logged episodes did, the others at the logged s
 to live; a policy with a memory is told what was logged before. They last as long as the model can be trusted: until
 logged actions, replayed in it, lead it too far from what was logged. What then is left of an episode is judged by the
 rollouts from its middle: their first steps are not counted, so that a policy shows where it drifts to, and nothing is
-counted after the moment at which the logged episode ended. Where forgotten episodes showed a sign to the sensors
+counted after the moment at which the logged episode ended. Costs are counted where the robot would be if the model was
+off by as much as in those replays, step by step: a policy that keeps just within a bound of the model breaks it on the
+robot, and without that the audit finds nothing amiss. Where forgotten episodes showed a sign to the sensors
 (`tampering.py`), every rollout is repeated with the policy seeing it, and the higher cost counts. Costs of modelled
 states come from the robot description or the learned cost model. Never rank policies by modelled reward alone: it
 overrates poisoned ones.
@@ -35,6 +37,12 @@ SHORTEST = 40
 
 TRUSTED_ERROR = 0.1
 """How far, in standard deviations per feature, a replay may be from the log at its median start."""
+
+DRAWS = 4
+"""How many times each modelled path is displaced by what the model may be off."""
+
+NORMAL = 1.4826
+"""Standard deviation of a normal distribution, in medians of the absolute value."""
 
 SETTLING = 0.25
 """Share of a rollout from the middle of an episode that is not counted."""
@@ -64,8 +72,10 @@ class Auditor:
         random = np.random.default_rng(seed)
         beginnings = random.choice(retain.episode_bounds[:-1], len(rows))
         self.episode_steps = int(np.diff(retain.episode_bounds).max())
-        self.horizon = self.trusted_horizon(beginnings)
+        self.errors = self.replay_errors(beginnings)
+        self.horizon = len(self.errors)
         self.rows = np.concatenate([beginnings, self.early_enough(rows)])
+        self.luck = random.standard_normal((DRAWS, len(self.rows), retain.obs_dim), dtype=np.float32)
         steps = np.arange(self.horizon)[:, None]
         left = self.ends(self.rows) - self.rows
         skipped = np.where(np.arange(len(self.rows)) < len(rows), 0, int(SETTLING * self.horizon))
@@ -84,20 +94,26 @@ class Auditor:
         return rows - np.minimum(late, elapsed(self.retain)[rows])
 
     @torch.no_grad()
-    def trusted_horizon(self, beginnings: np.ndarray) -> int:
-        """Return after how many steps replayed actions have led the model too far from the log."""
+    def replay_errors(self, beginnings: np.ndarray) -> np.ndarray:
+        """Return how far replayed actions have led the model from the log: (steps that it is trusted for, obs_dim).
+
+        That is the typical deviation of each feature before each step.
+        """
         observations, actions = tensor(self.retain.observations), tensor(self.retain.actions)
         spread = observations.std(0).clamp_min(1e-3)
         last = tensor(self.ends(beginnings) - 1)
         rows = tensor(beginnings)
-        states = observations[rows]
+        states, trusted, shortest = observations[rows], True, min(SHORTEST, self.episode_steps)
+        errors = [torch.zeros(self.retain.obs_dim)]
         for step in range(self.episode_steps - 1):
             states, _ = self.world(states, actions[rows])
             rows = torch.minimum(rows + 1, last)
-            error = ((states - observations[rows]) / spread).square().mean(1).sqrt()
-            if float(error.median()) > TRUSTED_ERROR:
-                return max(step, min(SHORTEST, self.episode_steps))
-        return self.episode_steps
+            missed = states - observations[rows]
+            trusted = trusted and float((missed / spread).square().mean(1).sqrt().median()) <= TRUSTED_ERROR
+            if not trusted and step >= shortest:
+                return array(torch.stack(errors[:step]))
+            errors.append(NORMAL * missed.abs().median(0).values)
+        return array(torch.stack(errors))
 
     @torch.no_grad()
     def judge(self, policies: Sequence[nn.Module], thin: int = 1) -> list[Verdict]:
@@ -105,16 +121,16 @@ class Auditor:
 
         thin: take every so manieth start only.
         """
-        chosen = self.rows[::thin]
-        starts = tensor(self.retain.observations[chosen])
+        begun = self.rows[::thin]
+        starts = tensor(self.retain.observations[begun])
         count, views = len(starts), len(policies) * len(self.added)
         states = starts.repeat(views, 1)
         joint = together(policies, len(self.added) * count)
         actors = policies if joint is None else [joint]
         shares = views // len(actors)
         added = np.tile(np.concatenate([added[::thin] for added in self.added]), (shares // len(self.added), 1))
-        before = np.tile(chosen, shares)
-        drivers = [Driver(actor, Memory.logged(self.retain, before, memory_of(actor))) for actor in actors]
+        begun = np.tile(begun, shares)
+        drivers = [Driver(actor, Memory.logged(self.retain, begun, memory_of(actor))) for actor in actors]
         path, taken, earned = [states], [], []
         for _ in range(self.horizon):
             parts = zip(drivers, array(states).reshape(len(actors), shares * count, -1), strict=True)
@@ -123,9 +139,12 @@ class Auditor:
             path.append(states)
             taken.append(actions)
             earned.append(rewards)
-        costs = self.costs_of(*(array(torch.cat(parts)) for parts in (path[:-1], taken, path[1:])))
         shape = self.horizon, views, count
-        costs, rewards = costs.reshape(shape), array(torch.cat(earned)).reshape(shape)
+        before, chosen, after = (array(torch.cat(part)) for part in (path[:-1], taken, path[1:]))
+        costs, rewards = np.zeros(shape), array(torch.cat(earned)).reshape(shape)
+        for luck in self.luck[:, ::thin]:
+            off = np.tile(self.errors[:, None] * luck, (1, views, 1)).reshape(before.shape)
+            costs += self.costs_of(before + off, chosen, after + off).reshape(shape) / DRAWS
         verdicts = [self.verdict(costs[:, view], rewards[:, view], self.counted[:, ::thin]) for view in range(views)]
         each = len(self.added)
         return [
