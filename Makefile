@@ -51,10 +51,10 @@ setup: $(PACKAGE)
 demo: $(PACKAGE)
 	@$(BIN)/saferule demo --robot $(ROBOT) --seed $(SEED) $(ARGS)
 
-# Tests that talk over DDS are timed, so they run alone; the others share the cores.
+# Tests in which time counts run alone; the others share the cores, the longest files first (test/conftest.py).
 test: lint $(PACKAGE)
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not ros and not end_to_end" $(ARGS)
-	@$(BIN)/python -m pytest -q -m "ros or end_to_end" $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not timed" $(ARGS)
+	@$(BIN)/python -m pytest -q -m timed $(ARGS)
 
 # Kills, frozen nodes, broken bundles, full disks, jumping clocks and swaps, each some hundred times; alone, as above.
 soak: $(PACKAGE)

@@ -8,6 +8,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts: more threa
 
 from saferule_core.spec import parse_spec
 
+LONG = ("test_unlearning_server", "test_worker", "test_unlearning", "test_cli", "test_benchmark", "test_up")
+"""Files that take long, the longest first: begun late, one of them would run alone at the end."""
+
 POINT_SPEC = """
 name: point
 rate_hz: 10.0
@@ -56,3 +59,8 @@ def ros_graph(tmp_path):
 
     with RosGraph(tmp_path) as graph:
         yield graph
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))

@@ -173,9 +173,10 @@ def test_results_keep_the_latest_line_and_refuse_damage(tmp_path):
 def test_a_plan_names_each_cell_once_and_can_be_narrowed():
     plan = PRESETS["standard"].plan()
     keys = [cell.key for cell, _ in plan]
-    assert len(set(keys)) == len(keys) == 5 * (1 + 1 + 2 + 2 + 1 + 1 + 1 + 2 + 2 + 1)
+    assert len(set(keys)) == len(keys) == 5 * (1 + 1 + 2 + 2 + 1 + 1 + 1 + 2 + 2 + 1 + 2)
     assert [cell.seed for cell, _ in plan[:5]] == [30, 31, 32, 33, 34]
-    few = grid.narrowed(plan, {"task": ["ball_circle"], "seed": [31], "knowledge": ["exact"], "methods": ["retrain"]})
+    wanted = {"task": ["ball_circle"], "agent": ["advantage_weighted"], "seed": [31], "knowledge": ["exact"]}
+    few = grid.narrowed(plan, {**wanted, "methods": ["retrain"]})
     assert [(cell.name, methods) for cell, methods in few] == [
         ("ball_circle/advantage_weighted/trajectory_15%/exact/seed_31", ("retrain",))
     ]

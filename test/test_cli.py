@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -99,16 +98,16 @@ def test_repair_gives_a_verdict_a_report_and_a_candidate_that_waits(folder):
     assert list(dict.fromkeys(phases)) == ["loading", "unlearning", "validating", "storing"]
 
 
-def test_unlearn_and_validate_are_the_two_halves_of_repair(folder):
-    unlearned = saferule("unlearn", *repair_words(folder, "--seed", 1, "--progress", "json"), cwd=folder)
+def test_unlearn_and_validate_are_the_two_halves_of_repair(folder, here):
+    unlearned = here("unlearn", *repair_words(folder, "--seed", 1, "--progress", "json"))
     candidate = result_of(unlearned)["candidate_id"]
     assert unlearned.returncode == 0
     words = ("--spec", "point.yaml", "--store", "store", "--candidate", candidate[:12])
     words += ("--episodes", 3, "--workers", 1)
-    accepted = saferule("validate", *words, "--min-reward-kept", 0.5, "--out", "validation", cwd=folder)
+    accepted = here("validate", *words, "--min-reward-kept", 0.5, "--out", "validation")
     assert accepted.returncode == 0 and accepted.stdout.startswith("ACCEPTED")
     assert "validation/report.html" in accepted.stdout and (folder / "validation" / "report.json").is_file()
-    refused = saferule("validate", *words, "--min-reward-kept", 1.5, "--progress", "json", cwd=folder)
+    refused = here("validate", *words, "--min-reward-kept", 1.5, "--progress", "json")
     assert refused.returncode == 3 and not result_of(refused)["accepted"]
     assert [check["name"] for check in result_of(refused)["checks"] if not check["passed"]] == ["reward kept"]
 
@@ -156,11 +155,9 @@ def test_collect_logs_a_simulated_robot(tmp_path):
 # -- help and errors ---------------------------------------------------------------------------------------------------
 
 
-def test_help_comes_at_once_and_names_every_verb():
-    began = time.monotonic()
+def test_help_names_every_verb():
     run = saferule("--help")
     assert run.returncode == 0 and all(verb in run.stdout for verb in (*VERBS, "demo", "up"))
-    assert time.monotonic() - began < 3.0
 
 
 def test_the_command_line_is_read_without_torch():

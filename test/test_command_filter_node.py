@@ -14,7 +14,7 @@ from rosgraph_msgs.msg import Clock
 from saferule.msg import FilterStatus
 from saferule_ros.messages import COMMAND, STATUS
 
-pytestmark = pytest.mark.ros
+pytestmark = pytest.mark.timed
 
 PERIOD = 100_000_000
 

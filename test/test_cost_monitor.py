@@ -19,8 +19,6 @@ from saferule.srv import Unlearn
 from saferule_ros.diagnostics import Level
 from saferule_ros.messages import COMMAND, LATCHED, STATUS
 
-pytestmark = pytest.mark.ros
-
 PERIOD = 100_000_000
 SAFE, BAD = (0.0,) * 6, (0.0,) + (7.0,) * 10
 

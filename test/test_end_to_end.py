@@ -16,7 +16,7 @@ pytest.importorskip("rclpy")
 from saferule_core.store import PolicyStore
 from saferule_core.validation import report_data
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = pytest.mark.timed
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ from saferule_core.spec import RobotSpec, load_spec
 from saferule_ros.diagnostics import Level
 from saferule_ros.messages import COMMAND, LATCHED, STATUS
 
-pytestmark = pytest.mark.ros
+pytestmark = pytest.mark.timed
 
 EPISODES, STEPS = 4, 20
 BAG_SECONDS = 3.0

@@ -17,8 +17,6 @@ from saferule_core.spec import load_spec
 from saferule_core.store import Card, PolicyStore
 from saferule_ros import bringup, launching
 
-pytestmark = pytest.mark.ros
-
 RUN = """
 import sys
 from launch import LaunchDescription, LaunchService

@@ -41,7 +41,7 @@ from saferule_ros.handover import Handover, HandoverError
 from saferule_ros.messages import STATUS
 from saferule_ros.policy_executor import schedule
 
-pytestmark = pytest.mark.ros
+pytestmark = pytest.mark.timed
 
 STEPS, EPISODES = 20, 2
 

@@ -1,7 +1,5 @@
 """Simulation in worker processes: results depend on policy and seed alone, and failures are told."""
 
-import atexit
-import os
 import time
 from pathlib import Path
 
@@ -20,54 +18,13 @@ from saferule_core.store import Card, bundle
 BALL = Path(__file__).parents[1] / "config" / "ball_circle.yaml"
 
 
-def go_right(spec):
-    """A policy for the point."""
-    print("policies may print")
-    return lambda observation: np.array([0.5, observation[0]], np.float32)
-
-
-def push(spec):
-    """A policy for the ball."""
-    return lambda observation: np.array([np.sin(3.0 * observation[0]), -observation[1]])
-
-
-def fails(spec):
-    """A policy with a mistake."""
-
-    def act(observation):
-        raise LookupError("the sensor of the month")
-
-    return act
-
-
-def dies(spec):
-    """A policy that takes its process down."""
-    return lambda observation: os._exit(3)
-
-
-def dawdles(spec):
-    """A policy that never gets anywhere."""
-    return lambda observation: time.sleep(600.0)
-
-
-def lingers(spec):
-    """A policy whose process closes its output and then takes its time to end, as on a busy machine."""
-
-    def linger():
-        os.closerange(1, 64)
-        time.sleep(600.0)
-
-    atexit.register(linger)
-    return go_right(spec)
-
-
 @pytest.fixture
 def spec(point_yaml):
     return parse_spec(point_yaml + "\nsimulation: {robot: point_robot:PointRobot}\n", "point.yaml")
 
 
 def test_records_come_in_the_order_of_the_seeds(spec):
-    records = run_episodes(spec, "test_rollout:go_right", [5, 3, 9], workers=2)
+    records = run_episodes(spec, "drivers:go_right", [5, 3, 9], workers=2)
     assert [record.seed for record in records] == [5, 3, 9]
     for record in records:
         assert record.steps == 20 and record.path.shape == (20, 2)
@@ -77,8 +34,8 @@ def test_records_come_in_the_order_of_the_seeds(spec):
 
 def test_the_number_of_workers_and_other_seeds_do_not_matter():
     spec = load_spec(BALL)
-    one = run_episodes(spec, "test_rollout:push", range(4), workers=1)
-    two = run_episodes(spec, "test_rollout:push", [3, 2, 1, 0], workers=2)[::-1]
+    one = run_episodes(spec, "drivers:push", range(4), workers=1)
+    two = run_episodes(spec, "drivers:push", [3, 2, 1, 0], workers=2)[::-1]
     for a, b in zip(one, two, strict=True):
         assert (a.seed, a.reward, a.cost) == (b.seed, b.reward, b.cost)
         np.testing.assert_array_equal(a.path, b.path)
@@ -88,7 +45,7 @@ def test_progress_goes_from_nothing_to_all(spec):
     seen = []
     run_episodes(
         spec,
-        "test_rollout:go_right",
+        "drivers:go_right",
         range(4),
         workers=2,
         nice=19,
@@ -110,20 +67,20 @@ def test_cancelling_ends_the_workers_at_once(spec):
 
     began = time.monotonic()
     with pytest.raises(Cancelled):
-        run_episodes(spec, "test_rollout:dawdles", range(4), workers=2, progress=cancel)
+        run_episodes(spec, "drivers:dawdles", range(4), workers=2, progress=cancel)
     assert time.monotonic() - began < 30.0
 
 
 def test_a_worker_that_is_slow_to_end_does_no_harm(spec):
-    assert [record.seed for record in run_episodes(spec, "test_rollout:lingers", [5, 3], workers=2)] == [5, 3]
+    assert [record.seed for record in run_episodes(spec, "drivers:lingers", [5, 3], workers=2)] == [5, 3]
 
 
 @pytest.mark.parametrize(
     ("policy", "message"),
     [
-        ("test_rollout:fails", "ended with status 1.*LookupError: the sensor of the month"),
-        ("test_rollout:dies", "ended with status 3"),
-        ("test_rollout:nothing", "expected module:function, found 'test_rollout:nothing'"),
+        ("drivers:fails", "ended with status 1.*LookupError: the sensor of the month"),
+        ("drivers:dies", "ended with status 3"),
+        ("drivers:nothing", "expected module:function, found 'drivers:nothing'"),
         ("no/such/bundle", "no/such/bundle: expected a policy bundle"),
     ],
 )
@@ -134,11 +91,11 @@ def test_a_worker_that_fails_says_why(spec, policy, message):
 
 def test_requests_that_make_no_sense(spec, point_spec):
     with pytest.raises(SimulationError, match="expected at least one seed"):
-        run_episodes(spec, "test_rollout:go_right", [])
+        run_episodes(spec, "drivers:go_right", [])
     with pytest.raises(SimulationError, match="workers: expected at least 1, found 0"):
-        run_episodes(spec, "test_rollout:go_right", [0], workers=0)
+        run_episodes(spec, "drivers:go_right", [0], workers=0)
     with pytest.raises(SimulationError, match="simulation: expected a section"):
-        run_episodes(point_spec, "test_rollout:go_right", [0])
+        run_episodes(point_spec, "drivers:go_right", [0])
     with pytest.raises(SimulationError, match="simulation.behaviour: expected the name of a behaviour"):
         collect_episodes(spec, 3, seed=0)
     with pytest.raises(SimulationError, match="episodes: expected at least 1, found 0"):

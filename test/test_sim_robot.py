@@ -21,7 +21,7 @@ from saferule_core.sim.collect import reset_seed
 from saferule_core.spec import load_spec
 from saferule_ros.messages import COMMAND, LATCHED
 
-pytestmark = pytest.mark.ros
+pytestmark = pytest.mark.timed
 
 EPISODES, STEPS, SEED, PERIOD = 3, 20, 5, 100_000_000
 

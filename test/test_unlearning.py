@@ -20,6 +20,8 @@ from saferule_core.unlearning.policies import ForgetTerm
 from saferule_core.unlearning.preference import Preference, rate
 
 FAMILIES = agents.algorithms()
+FEW = dict.fromkeys(("bcq_lagrangian", "decision_transformer", "td3_bc_lagrangian"), 100)
+"""Steps of agents that only have to be poisoned here, not to drive well."""
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def problems():
     poisoned = Transitions.concatenate([retain, forget])
     return {
         family: UnlearningProblem(
-            agents.train(family, poisoned, COST_LIMIT, 0, steps=400, **SMALL.get(family, {})),
+            agents.train(family, poisoned, COST_LIMIT, 0, steps=FEW.get(family, 400), **SMALL.get(family, {})),
             retain, forget, COST_LIMIT, 0, relabel,
         )
         for family in FAMILIES

@@ -18,8 +18,6 @@ from saferule.msg import CostStatus, FilterStatus
 from saferule_ros.diagnostics import Level
 from saferule_ros.messages import COMMAND, LATCHED, STATUS
 
-pytestmark = pytest.mark.ros
-
 ARM = """
 name: arm
 rate_hz: 20.0

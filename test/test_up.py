@@ -25,8 +25,6 @@ from saferule_ros.bringup import BringUpError
 from saferule_ros.messages import LATCHED
 from saferule_ros.up import BringUp
 
-pytestmark = pytest.mark.ros
-
 NAMES = [node.name for node in bringup.nodes(True)]
 
 

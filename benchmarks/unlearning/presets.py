@@ -76,7 +76,7 @@ CLONES = ("filtered_cloning",)
 
 STANDARD = Preset(
     "standard",
-    "four robots, four agents, three attacks, five seeds, about three hours on two cores",
+    "four robots, six agents, three attacks, five seeds, about four hours on two cores",
     (
         Group(CAR, ("return_conditioned",), ALL, deep=True),
         Group((Task("ball_run"),), CLONES, ALL),
@@ -88,6 +88,7 @@ STANDARD = Preset(
         Group((Task("ball_run"),), CLONES, PARTIAL, knowledge=("recall_0.4", "precision_0.7")),
         Group(BALL, ("advantage_weighted",), PARTIAL, knowledge=("recall_0.4", "precision_0.7")),
         Group(CAR, ("return_conditioned",), SEQUENCE, knowledge=("sequence",)),
+        Group(BALL, ("bcq_lagrangian", "td3_bc_lagrangian"), ALL),
     ),
     REPORTED,
     RESULTS,

@@ -14,7 +14,7 @@ from rig import Rig
 
 from saferule_core.control.stops import MONITOR_STOP
 
-pytestmark = pytest.mark.ros
+pytestmark = pytest.mark.timed
 
 HOUR_S = 3600.0
 RATE_HZ = 20.0

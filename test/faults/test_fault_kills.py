@@ -21,7 +21,7 @@ from saferule_core.data.recording import RESERVED_BYTES
 from saferule_core.store import bundle
 from saferule_core.store.checking import check_store
 
-pytestmark = pytest.mark.ros
+pytestmark = pytest.mark.timed
 
 RATE_HZ = 20.0
 MONITOR_TIMEOUT_S = 0.5

@@ -15,7 +15,7 @@ from test_fault_stops import MONITOR_TIMEOUT_S, RATE_HZ, ticks_until_safe
 from saferule.msg import CostStatus, PolicyStatus
 from saferule_ros.messages import LATCHED, STATUS
 
-pytestmark = pytest.mark.ros
+pytestmark = pytest.mark.timed
 
 
 class Relay:

@@ -22,7 +22,7 @@ from saferule_core.data.bags import write_bags
 from saferule_core.store.checking import check_store
 from saferule_ros.client import UnlearnClient
 
-pytestmark = pytest.mark.ros
+pytestmark = pytest.mark.timed
 
 RATE_HZ = 20.0
 

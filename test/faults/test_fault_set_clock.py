@@ -23,7 +23,7 @@ from saferule.msg import CostStatus
 from saferule_ros.messages import COMMAND, STATUS
 
 COMPILER = shutil.which("cc") or shutil.which("gcc")
-pytestmark = [pytest.mark.ros, pytest.mark.skipif(COMPILER is None, reason="no C compiler to make the clock with")]
+pytestmark = [pytest.mark.timed, pytest.mark.skipif(COMPILER is None, reason="no C compiler to make the clock with")]
 
 HOUR_S = 3600
 PERIOD_S = 0.1

@@ -14,7 +14,7 @@ from rig import Rig
 
 from saferule.msg import PolicyStatus
 
-pytestmark = pytest.mark.ros
+pytestmark = pytest.mark.timed
 
 MONITOR_TIMEOUT_S = 0.5
 RATE_HZ = 20.0

@@ -22,7 +22,7 @@ from ros_testing import nanoseconds
 from saferule_core.store import bundle
 from saferule_ros.worker import LOWEST_PRIORITY, stand_back
 
-pytestmark = pytest.mark.ros
+pytestmark = pytest.mark.timed
 
 RATE_HZ = 20.0
 BURN = "while True: sum(i * i for i in range(10000))"

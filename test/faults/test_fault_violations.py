@@ -18,7 +18,7 @@ from std_srvs.srv import Trigger
 
 from saferule_ros.messages import LATCHED
 
-pytestmark = pytest.mark.ros
+pytestmark = pytest.mark.timed
 
 RATE_HZ = 20.0
 
