@@ -23,7 +23,6 @@ from saferule_core.spec import RobotSpec
 from saferule_core.store import PolicyStore
 from saferule_core.unlearning.request import RepairRequest
 from saferule_core.validation import report_data
-from saferule_core.validation.report import write_report
 from saferule_core.validation.report_data import (
     BoundaryLine,
     CircleLine,
@@ -122,6 +121,8 @@ def write_repair_report(data: ReportData, out: str | Path, store: PolicyStore, p
     """
     if policy_id is not None:
         store.add_report(policy_id, report_data.encode(data))
+    from saferule_core.validation.report import write_report  # matplotlib: a second, not needed before
+
     return write_report(data, out)
 
 
