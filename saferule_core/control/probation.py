@@ -9,8 +9,8 @@ It fails when the candidate's own steps of one episode cost more than the limit,
 mean cost is over the limit, when it gives no finite action, or in a burst of overruns. A violation that was there when
 the candidate took over does not count until the first step without any cost. The candidate has `grace` ticks of driving
 to end it; where it does not (what it learned need not cover such a state), the safe command is given for as many ticks
-at most. Time is counted in ticks that it drove, so a pause, a hold or another speed of the clock neither shortens nor
-ends it.
+at most, those of a hold among them. The probation itself is counted in ticks that it drove, so a pause, a hold or
+another speed of the clock neither shortens nor ends it.
 
 `saferule_core.probation` judges the same policy more slowly, by the mean of whole episodes, for the unlearning server.
 """
