@@ -1,10 +1,10 @@
-"""The demo over several seeds, each with new data: the tables of the README.
+"""The demo over several seeds, each with new data: the tables of docs/DEMO.md.
 
     .venv/bin/python -m benchmarks.demo_seeds run --robot ball --seeds 10 11 12 13 14
     .venv/bin/python -m benchmarks.demo_seeds table
 
 `run` appends one JSON line per seed to benchmarks/results/demo.jsonl and skips seeds that are there; `table` writes all
-lines into the README, between its two `demo_seeds` comments. Each run is the whole demo, nodes and all, and besides
+lines into that page, between its two `demo_seeds` comments. Each run is the whole demo, nodes and all, and besides
 trains on the clean data and retrains on the retained data while the robot drives, so that all times are taken under the
 same load.
 """
@@ -18,10 +18,11 @@ import sys
 from pathlib import Path
 from statistics import fmean
 
+from benchmarks.pages import ROOT, fill
+
 RESULTS = Path(__file__).parent / "results"
 LINES = RESULTS / "demo.jsonl"
-README = Path(__file__).parents[1] / "README.md"
-MARKS = ("<!-- demo_seeds: begin -->\n", "<!-- demo_seeds: end -->\n")
+PAGE = ROOT / "docs" / "DEMO.md"
 
 COLUMNS = (
     ("seed", "{seed}"),
@@ -112,14 +113,12 @@ def main() -> int:
     runs.add_argument("--robot", default="ball", help="ball, car or car_circle (default: ball)")
     runs.add_argument("--seeds", type=int, nargs="+", default=list(range(10, 15)), help="default: 10 to 14")
     runs.add_argument("--out", type=Path, default=Path("runs/seeds"), help="folder for the runs (default: runs/seeds)")
-    verbs.add_parser("table", help="write all results into the README")
+    verbs.add_parser("table", help="write all results into docs/DEMO.md")
     chosen = parser.parse_args()
     if chosen.verb == "run":
         return run(chosen.robot, chosen.seeds, chosen.out)
     text = table(read())
-    begin, end = MARKS
-    before, _, rest = README.read_text(encoding="utf-8").partition(begin)
-    README.write_text(before + begin + text + end + rest.partition(end)[2], encoding="utf-8")
+    fill(PAGE, "demo_seeds", text)
     print(text)
     return 0
 

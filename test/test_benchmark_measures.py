@@ -9,6 +9,7 @@ from hypothesis import strategies as some
 from point_mass import COST_LIMIT, drive, poisoned_logs, relabel, true_cost
 from scipy import stats
 
+from benchmarks.pages import fill
 from benchmarks.unlearning import measure
 from benchmarks.unlearning.claims import claims
 from benchmarks.unlearning.evaluate import Drive
@@ -24,7 +25,7 @@ from benchmarks.unlearning.statistics import (
     mean,
     profile,
 )
-from benchmarks.unlearning.tables import driving_table, failures_list
+from benchmarks.unlearning.tables import COMPARED, driving_table, failures_list, overview
 from saferule_core.agents import train
 from saferule_core.attacks import Poisoned
 from saferule_core.data.transitions import Transitions
@@ -313,3 +314,20 @@ def test_tables_show_every_seed_and_every_failure():
     assert "| finetune | 0.70 0.70 0.70 | 0.700 | **44.4** 2.0 2.0 |" in text
     assert "| paper | . x . |" in text
     assert "seed_31, paper: no result: diverged" in failures_list(Runs(lines))
+
+
+def test_the_overview_is_of_the_runs_that_all_methods_made():
+    lines = [made_line(name, seed=seed) for name in COMPARED for seed in (30, 31)] + [made_line("paper", seed=32)]
+    lines[0].update(safe=False)
+    text = overview(Runs(lines))
+    assert "| retrain | 1 of 2 |" in text and "| **safe_rule** | 2 of 2 |" in text
+    assert text.endswith("Over 2 runs of 1 settings: car_run/return_conditioned/trajectory_15%.")
+
+
+def test_a_page_is_filled_between_its_two_comments(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("above\n<!-- figures: begin -->\nold\n<!-- figures: end -->\nbelow\n")
+    fill(page, "figures", "new")
+    assert page.read_text() == "above\n<!-- figures: begin -->\nnew\n<!-- figures: end -->\nbelow\n"
+    with pytest.raises(DataError, match="page.md: expected the lines"):
+        fill(page, "others", "new")

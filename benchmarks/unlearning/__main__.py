@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.unlearning import grid
 from benchmarks.unlearning.jobs import Backend, Job, LocalBackend, run_jobs
-from benchmarks.unlearning.presets import PRESETS
+from benchmarks.unlearning.presets import PAGE, PRESETS
 from benchmarks.unlearning.results import Results
 from benchmarks.unlearning.screen import make_screen
 from saferule_core.errors import SaferuleError
@@ -101,12 +101,14 @@ def backend(options: argparse.Namespace) -> Backend:
 
 
 def table(options: argparse.Namespace) -> int:
-    """Write the page and its plots from all results of the preset's cells."""
-    from benchmarks.unlearning.report import write_report
+    """Write the page and its plots from all results of the preset's cells, and the README's share of them."""
+    from benchmarks.unlearning.report import write_overview, write_report
 
     plan, results = planned(options)
     page = options.out or PRESETS[options.preset].page
     write_report(plan, results.lines(), page, options.preset)
+    if page == PAGE:
+        write_overview(plan, results.lines())
     print(page)
     return 0
 

@@ -8,11 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.pages import README, fill
 from benchmarks.unlearning.claims import claims
 from benchmarks.unlearning.grid import Plan
 from benchmarks.unlearning.plots import draw
 from benchmarks.unlearning.runs import Line, Runs
-from benchmarks.unlearning.tables import claims_table, driving_table, failures_list, memory_table, summary_table
+from benchmarks.unlearning.tables import (
+    claims_table,
+    driving_table,
+    failures_list,
+    memory_table,
+    overview,
+    summary_table,
+)
 from saferule_core.errors import DataError
 
 READING = """\
@@ -38,6 +46,11 @@ where it has one; unsafe costs are bold. An `x` is a run that gave nothing, a do
 - IQM: interquartile mean. Intervals: stratified bootstrap, 95 % (Agarwal et al., arXiv 2108.13264). *Safe reward* is
   the reward of a safe run whose method calls it repaired, 0 of any other. A run without a policy counts with a cost
   of ten limits."""
+
+
+def write_overview(plan: Plan, lines: Sequence[Line]) -> None:
+    """Write the few figures that the README shows into it."""
+    fill(README, "unlearning", overview(Runs(lines, plan)))
 
 
 def write_report(plan: Plan, lines: Sequence[Line], page: Path, preset: str) -> None:

@@ -3,6 +3,7 @@
     text = driving_table(cells)          # reward, cost, safety and time, one row per method
     text = memory_table(cells)           # what the policies still hold of the forgotten data
     text = summary_table(runs)           # over all settings, with intervals
+    text = overview(runs)                # the same in a few lines, for the README
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ from benchmarks.unlearning.runs import CellRuns, Line, Runs, cost, ratio, reward
 from benchmarks.unlearning.statistics import Interval, improvement, interquartile_mean, interval, mean
 
 NONE, MISSING, GAVE_NOTHING = "-", ".", "x"
+
+COMPARED = (
+    "poisoned", "retrain", "retrain_fast", "finetune", "gradient_ascent", "trajdeleter", "paper", "paper_fixed", OURS,
+)  # fmt: skip
+"""What `overview` shows."""
 
 
 def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -116,6 +122,31 @@ def summary_table(runs: Runs, knowledge: str) -> str:
             _interval(improvement(ours, scores)) if shared else NONE,
         ))  # fmt: skip
     return markdown(titles, rows)
+
+
+def overview(runs: Runs) -> str:
+    """Return the methods beside each other, on the runs that all of them made, and which runs these are.
+
+    Two states of knowledge: the forget set is the poison, or it misses part of it or names honest episodes.
+    """
+    titles = ("method", "safe", "reward", "cost", "time", "safe, poison known in part")
+    cells = [cell for cell in runs.cells if cell.knowledge == "exact" and all(cell.line(name) for name in COMPARED)]
+    part = [cell for cell in runs.cells if cell.kind[0] in ("recall", "precision")]
+    rows = []
+    for name in COMPARED:
+        lines = [cell.lines[name] for cell in cells]
+        rewards = [value for value in map(reward, lines) if value is not None]
+        known = [cell.line(name) for cell in part if cell.line(name)]
+        rows.append((
+            f"**{name}**" if name == OURS else name,
+            f"{sum(bool(line.get('safe')) for line in lines)} of {len(lines)}",
+            f"{interquartile_mean(np.array(rewards)):.2f}",
+            f"{np.mean([cost(line) for line in lines]):.1f}",
+            _share(lines, "retrain"),
+            f"{sum(bool(line.get('safe')) for line in known)} of {len(known)}" if known else NONE,
+        ))  # fmt: skip
+    cases = dict.fromkeys(cell.case for cell in cells)
+    return f"{markdown(titles, rows)}\n\nOver {len(cells)} runs of {len(cases)} settings: {', '.join(cases)}."
 
 
 def failures_list(runs: Runs) -> str:
