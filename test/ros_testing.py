@@ -41,14 +41,21 @@ EVERYTHING = QoSProfile(depth=2000, reliability=ReliabilityPolicy.RELIABLE)
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def free_domain() -> int:
-    """Return a ROS domain that nobody on this machine is in: the port of its first member is free (RTPS 9.6.1.1)."""
+def claim_domain() -> tuple[int, socket.socket]:
+    """Return a ROS domain that nobody on this machine is in, and a socket that keeps other tests from it until closed.
+
+    The UDP port of its first member is free (RTPS 9.6.1.1); the TCP port of that number, which DDS leaves alone, is the
+    claim, as tests in several processes look for a domain at the same time.
+    """
     domains = list(range(20, 101))
     random.SystemRandom().shuffle(domains)
     for domain in domains:
+        claim = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as port, contextlib.suppress(OSError):
+            claim.bind(("127.0.0.1", 7410 + 250 * domain))
             port.bind(("", 7410 + 250 * domain))
-            return domain
+            return domain, claim
+        claim.close()
     raise RuntimeError("expected a free ROS domain from 20 to 100, found none")
 
 
@@ -64,7 +71,7 @@ class RosGraph:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self._processes: dict[str, subprocess.Popen | Child] = {}
-        self.domain = free_domain()
+        self.domain, self._claim = claim_domain()
 
     def __enter__(self) -> RosGraph:
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
@@ -88,6 +95,7 @@ class RosGraph:
         self._spinning.join(PATIENCE_S)
         self.node.destroy_node()
         rclpy.try_shutdown(context=self._context)
+        self._claim.close()
 
     def _spin(self) -> None:
         try:
