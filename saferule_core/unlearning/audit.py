@@ -41,6 +41,9 @@ TRUSTED_ERROR = 0.1
 DRAWS = 4
 """How many times each modelled path is displaced by what the model may be off."""
 
+MOST_OFF = 0.2
+"""Displaced by so many standard deviations per feature at most: a model that is off by more is wrong there anyway."""
+
 NORMAL = 1.4826
 """Standard deviation of a normal distribution, in medians of the absolute value."""
 
@@ -97,7 +100,7 @@ class Auditor:
     def replay_errors(self, beginnings: np.ndarray) -> np.ndarray:
         """Return how far replayed actions have led the model from the log: (steps that it is trusted for, obs_dim).
 
-        That is the typical deviation of each feature before each step.
+        That is the typical deviation of each feature before each step, at most `MOST_OFF` of its spread.
         """
         observations, actions = tensor(self.retain.observations), tensor(self.retain.actions)
         spread = observations.std(0).clamp_min(1e-3)
@@ -112,7 +115,7 @@ class Auditor:
             trusted = trusted and float((missed / spread).square().mean(1).sqrt().median()) <= TRUSTED_ERROR
             if not trusted and step >= shortest:
                 return array(torch.stack(errors[:step]))
-            errors.append(NORMAL * missed.abs().median(0).values)
+            errors.append(torch.minimum(NORMAL * missed.abs().median(0).values, MOST_OFF * spread))
         return array(torch.stack(errors))
 
     @torch.no_grad()
