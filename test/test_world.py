@@ -9,10 +9,11 @@ from saferule_core import agents
 from saferule_core.data.transitions import Transitions
 from saferule_core.progress import silent
 from saferule_core.unlearning import UnlearningProblem
+from saferule_core.unlearning.audit import Auditor
 from saferule_core.unlearning.evidence import gather
 from saferule_core.unlearning.options import SafeRuleOptions
 from saferule_core.unlearning.safe_rule import Repair
-from saferule_core.unlearning.world import PROBE_STEPS, fit_world
+from saferule_core.unlearning.world import PROBE_STEPS, fit_world, jumping
 
 STEPS = 120
 
@@ -80,3 +81,43 @@ def test_candidates_are_screened_and_the_chosen_one_is_audited_from_every_start(
     assert result.succeeded and judged[0][0] == len(SafeRuleOptions().target_quantiles) and judged[0][1] > 1
     assert judged[1] == (1, 1)
     assert repair.best.verdict == judge([repair.best.actor])[0]
+
+
+def leg_logs(legs=150, steps=20):
+    """Return logs of a robot that goes to a goal on either side of zero; after `steps` the goal jumps to the other."""
+    random = np.random.default_rng(0)
+    goals = np.repeat(np.where(np.arange(legs) % 2, 1.0, -1.0) * random.uniform(0.5, 1.0, legs), steps)
+    places = np.zeros(len(goals) + 1)
+    for step, goal in enumerate(goals):
+        places[step + 1] = places[step] + 0.2 * (goal - places[step]) + 0.01 * random.normal()
+    following = np.append(goals[1:], goals[-1])
+    observations = np.stack([places[:-1], goals], 1).astype(np.float32)
+    next_observations = np.stack([places[1:], following], 1).astype(np.float32)
+    ends = np.arange(1, len(goals) + 1) % 300 == 0
+    blank = np.zeros(len(goals), dtype=np.float32)
+    actions = np.diff(places)[:, None].astype(np.float32)
+    return Transitions(observations, actions, blank, blank, next_observations, np.zeros_like(ends), ends)
+
+
+def test_what_jumps_stands_still_in_the_model_and_nothing_is_counted_after_its_jump():
+    logs = leg_logs()
+    _, world = steps_of(logs)
+    assert world.moves.tolist() == [1.0, 0.0]
+    states, actions = torch.from_numpy(logs.observations[:500]), torch.from_numpy(logs.actions[:500])
+    following = world(states, actions)[0].detach()
+    assert (following[:, 1] == states[:, 1]).all()
+    np.testing.assert_allclose(following[:, 0], logs.next_observations[:500, 0], atol=1e-3)
+    rows = np.array([0, 13, 19, 20, 45, 119])
+    auditor = Auditor(world, logs, rows, lambda before, _actions, _after: np.zeros(len(before)), seed=0)
+    counted = auditor.counted[:, len(rows) :]
+    last = np.array([np.flatnonzero(column)[-1] for column in counted.T])
+    assert (auditor.rows[len(rows) :] + last < auditor.jumps_after(auditor.rows[len(rows) :])).all()
+    assert auditor.jumps_after(rows).tolist() == [20, 20, 20, 40, 60, 120]
+
+
+def test_what_changes_step_by_step_is_not_taken_to_stand_still():
+    changed = torch.zeros(1000, 4, dtype=torch.bool)
+    changed[::50, 0] = True
+    changed[400:450, 1] = True
+    changed[::2, 2] = True
+    assert jumping(changed).tolist() == [True, False, False, False]

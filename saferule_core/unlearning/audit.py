@@ -8,12 +8,12 @@ Half of the rollouts begin where logged episodes did, the others at the logged s
 to live; a policy with a memory is told what was logged before. They last as long as the model can be trusted: until
 logged actions, replayed in it, lead it too far from what was logged. What then is left of an episode is judged by the
 rollouts from its middle: their first steps are not counted, so that a policy shows where it drifts to, and nothing is
-counted after the moment at which the logged episode ended. Costs are counted where the robot would be if the model was
-off by as much as in those replays, step by step: a policy that keeps just within a bound of the model breaks it on the
-robot, and without that the audit finds nothing amiss. Where forgotten episodes showed a sign to the sensors
-(`tampering.py`), every rollout is repeated with the policy seeing it, and the higher cost counts. Costs of modelled
-states come from the robot description or the learned cost model. Never rank policies by modelled reward alone: it
-overrates poisoned ones.
+counted after the moment at which the logged episode ended, or at which something jumped that the model takes to stand
+still (`world.py`). Costs are counted where the robot would be if the model was off by as much as in those replays, step
+by step: a policy that keeps just within a bound of the model breaks it on the robot, and without that the audit finds
+nothing amiss. Where forgotten episodes showed a sign to the sensors (`tampering.py`), every rollout is repeated with
+the policy seeing it, and the higher cost counts. Costs of modelled states come from the robot description or the
+learned cost model. Never rank policies by modelled reward alone: it overrates poisoned ones.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from saferule_core.agents.networks import together
 from saferule_core.data.transitions import Transitions
 from saferule_core.tensors import array, tensor
 from saferule_core.unlearning.evidence import Costs
-from saferule_core.unlearning.world import World
+from saferule_core.unlearning.world import World, jumping
 
 SHORTEST = 40
 """Least steps of a rollout, even with a model that is off sooner."""
@@ -80,8 +80,9 @@ class Auditor:
         self.rows = np.concatenate([beginnings, self.early_enough(rows)])
         self.luck = random.standard_normal((DRAWS, len(self.rows), retain.obs_dim), dtype=np.float32)
         steps = np.arange(self.horizon)[:, None]
-        left = self.ends(self.rows) - self.rows
-        skipped = np.where(np.arange(len(self.rows)) < len(rows), 0, int(SETTLING * self.horizon))
+        left = np.minimum(self.ends(self.rows), self.jumps_after(self.rows)) - self.rows
+        settling = np.minimum(left // 2, int(SETTLING * self.horizon))
+        skipped = np.where(np.arange(len(self.rows)) < len(rows), 0, settling)
         self.counted = (steps < left) & (steps >= skipped)
         self.added = [np.zeros((len(self.rows), retain.obs_dim), dtype=np.float32)]
         if signs is not None and len(signs):
@@ -90,6 +91,13 @@ class Auditor:
     def ends(self, rows: np.ndarray) -> np.ndarray:
         """Return the row after the last one of each row's episode."""
         return self.retain.episode_bounds[1:][self.retain.episode_index[rows]]
+
+    def jumps_after(self, rows: np.ndarray) -> np.ndarray:
+        """Return the row after the next logged jump of what the model takes to stand still, for each row."""
+        changed = tensor(self.retain.observations) != tensor(self.retain.next_observations)
+        jumped = array(changed[:, jumping(changed)].any(1))
+        ends = np.append(np.flatnonzero(jumped) + 1, len(jumped))
+        return ends[np.searchsorted(ends, rows, side="right")]
 
     def early_enough(self, rows: np.ndarray) -> np.ndarray:
         """Return rows put forward where less than half a rollout would be left of their episode."""

@@ -7,6 +7,10 @@ A small network gives features after a few gradient steps; its last layer is the
 That removes the noise of stochastic gradients, which an audit over many modelled steps would amplify. Random features
 are enough for some robots, and what sensor noise leaves unexplained no step explains: a fit that has no more to gain on
 held-out steps ends early.
+
+What stands still but for single jumps, such as a goal that moves on when it is reached, is taken to stand still, and
+steps with a jump are not learned from: by least squares it would drift with the mean of its jumps, and the policy
+would follow it to where no goal ever was.
 """
 
 from __future__ import annotations
@@ -37,6 +41,9 @@ PENALTY = 1e-5
 LEARNING_RATE = 3e-3
 REPORT_EVERY = 20
 
+RARELY = 0.1
+"""Share of the steps in which something that jumps may change, and of its changes that may follow upon another."""
+
 
 class World(nn.Module):
     """Predicts the change of the observation, and the reward. It knows nothing of terminations."""
@@ -49,6 +56,7 @@ class World(nn.Module):
         self.register_buffer("solved", torch.zeros(HIDDEN + inputs + 1, outputs))
         self.register_buffer("low", torch.zeros(obs_dim))
         self.register_buffer("high", torch.zeros(obs_dim))
+        self.register_buffer("moves", torch.ones(obs_dim))
 
     def features(self, inputs: Tensor) -> Tensor:
         """Return last hidden layer, inputs and a constant: (N, HIDDEN + inputs + 1)."""
@@ -58,7 +66,8 @@ class World(nn.Module):
         """Return following observations (N, obs_dim), kept near what was logged, and rewards (N,)."""
         features = self.features(self.inputs(torch.cat([observations, actions], dim=1)))
         change = features @ self.solved * self.outputs.std + self.outputs.mean
-        return torch.clamp(observations + change[:, :-1], self.low, self.high), change[:, -1]
+        following = observations + change[:, :-1] * self.moves
+        return torch.clamp(following, self.low, self.high), change[:, -1]
 
 
 def fit_world(retain: Transitions, steps: int, seed: int, progress: Progress) -> World:
@@ -70,6 +79,12 @@ def fit_world(retain: Transitions, steps: int, seed: int, progress: Progress) ->
     observations, following = tensor(retain.observations), tensor(retain.next_observations)
     inputs = torch.cat([observations, tensor(retain.actions)], dim=1)
     targets = torch.cat([following - observations, tensor(retain.rewards)[:, None]], dim=1)
+    changed = targets[:, :-1] != 0.0
+    jumps = jumping(changed)
+    if jumps.any():
+        world.moves.copy_(~jumps)
+        smooth = ~changed[:, jumps].any(1)
+        inputs, targets = inputs[smooth], targets[smooth]
     world.inputs.fit(inputs)
     world.outputs.fit(targets, smallest=1e-7)
     low, high = torch.aminmax(following, dim=0)
@@ -102,6 +117,13 @@ def fit_world(retain: Transitions, steps: int, seed: int, progress: Progress) ->
             progress("model", step / steps, f"step {step} of {steps}", model_loss=loss.item())
     solve_last_layer(world, table[order[:SOLVE_ROWS]], widths)
     return world
+
+
+def jumping(changed: Tensor) -> Tensor:
+    """Return which features stand still but for single jumps, (obs_dim,), from the steps in which each has changed."""
+    times = changed.sum(0)
+    again = (changed[1:] & changed[:-1]).sum(0)
+    return (times > 0) & (times < RARELY * len(changed)) & (again < RARELY * times)
 
 
 @torch.no_grad()
