@@ -37,7 +37,7 @@ class SafeRuleOptions:
     final_learning_rate: float = 1e-4
     policy_rate: float = 0.05
     multiplier: float = 0.1
-    conditioned_multiplier: float = 0.15
+    conditioned_multiplier: float = 0.3
     multiplier_rate: float = 2.0
     multiplier_bound: float = 8.0
     forget_weight: float = 0.1
@@ -48,7 +48,7 @@ class SafeRuleOptions:
     habitat_rows: int = 2000
     target_quantiles: tuple[float, ...] = (0.98, 0.95, 0.9, 0.8, 0.5)
     margin: float = 0.4
-    model_steps: int = 200
+    model_steps: int = 150
     critic_steps: int = 150
     audit_starts: int = 64
     least_safe_episodes: int = 5

@@ -24,7 +24,7 @@ from saferule_core.agents.base import Agent
 from saferule_core.data.transitions import Transitions
 from saferule_core.tensors import array, random_numbers, tensor
 
-KNOWN, SAMPLE = 4000, 1000
+KNOWN, SAMPLE = 4000, 500
 """How many retained states stand for all, besides episodes' first ones, and how many tell how far apart all lie."""
 
 STRANGE = 0.95

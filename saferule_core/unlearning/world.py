@@ -28,8 +28,13 @@ from saferule_core.tensors import random_numbers, tensor
 
 HIDDEN = 128
 BATCH_SIZE = 256
-SOLVE_ROWS = 30000
-PROBE_ROWS, HELD_OUT_ROWS = 8000, 2000
+ROWS = 20000
+"""How many logged steps stand for all; more of them take time and make hardly a better model."""
+
+PROBE_ROWS, HELD_OUT_ROWS = 5000, 2000
+BLOCK_ROWS = 500
+"""Of so many rows a processor keeps the features in its cache until they are summed."""
+
 PROBE_STEPS = 40
 LEAST_GAIN = 0.02
 """Share of the held-out error that the first `PROBE_STEPS` have to remove for others to be worth their time."""
@@ -76,28 +81,29 @@ def fit_world(retain: Transitions, steps: int, seed: int, progress: Progress) ->
     steps: gradient steps of the features at most.
     """
     world = World(retain.obs_dim, retain.action_dim)
-    observations, following = tensor(retain.observations), tensor(retain.next_observations)
-    inputs = torch.cat([observations, tensor(retain.actions)], dim=1)
-    targets = torch.cat([following - observations, tensor(retain.rewards)[:, None]], dim=1)
-    changed = targets[:, :-1] != 0.0
-    jumps = jumping(changed)
-    if jumps.any():
-        world.moves.copy_(~jumps)
-        smooth = ~changed[:, jumps].any(1)
-        inputs, targets = inputs[smooth], targets[smooth]
+    generator = random_numbers(seed)
+    moved = tensor(retain.observations) != tensor(retain.next_observations)
+    jumps = jumping(moved)
+    world.moves.copy_(~jumps)
+    smooth = (~moved[:, jumps].any(1)).nonzero().squeeze(1)
+    rows = smooth[torch.randperm(len(smooth), generator=generator)[:ROWS]]
+    observations, actions, following, rewards = (
+        tensor(values).index_select(0, rows)
+        for values in (retain.observations, retain.actions, retain.next_observations, retain.rewards[:, None])
+    )
+    inputs = torch.cat([observations, actions], dim=1)
+    targets = torch.cat([following - observations, rewards], dim=1)
     world.inputs.fit(inputs)
     world.outputs.fit(targets, smallest=1e-7)
-    low, high = torch.aminmax(following, dim=0)
+    low, high = torch.aminmax(tensor(retain.next_observations), dim=0)
     world.low.copy_(low - 0.1 * (high - low))
     world.high.copy_(high + 0.1 * (high - low))
     table = torch.cat([world.inputs(inputs), world.outputs(targets)], dim=1)
     widths = [inputs.shape[1], targets.shape[1]]
-    generator = random_numbers(seed)
     weights = flattened(world.body)
     optimiser = torch.optim.Adam([weights], lr=LEARNING_RATE, fused=True)
-    order = torch.randperm(len(table), generator=generator)
     aside = min(HELD_OUT_ROWS, len(table) // 5)
-    probe, held_out = table[order[aside:][:PROBE_ROWS]], table[order[:aside]]
+    held_out, probe = table[:aside], table[aside : aside + PROBE_ROWS]
     units = (world.outputs.std[:-1] / observations.std(0).clamp_min(1e-3)).square()
     error, enough = math.inf, ERROR_PER_EPISODE / float(np.diff(retain.episode_bounds).max())
     for step in range(steps):
@@ -107,15 +113,15 @@ def fit_world(retain: Transitions, steps: int, seed: int, progress: Progress) ->
             if error < enough or error > (1.0 - LEAST_GAIN) * before:
                 break
         optimiser.param_groups[0]["lr"] = LEARNING_RATE * (1.0 - step / steps) + 1e-4
-        rows = torch.randint(len(table), (BATCH_SIZE,), generator=generator)
-        given, wanted = table.index_select(0, rows).split(widths, dim=1)
+        drawn = torch.randint(len(table), (BATCH_SIZE,), generator=generator)
+        given, wanted = table.index_select(0, drawn).split(widths, dim=1)
         loss = (world.body(given) - wanted).square().mean()
         weights.grad.zero_()
         loss.backward()
         optimiser.step()
         if step % REPORT_EVERY == 0:
             progress("model", step / steps, f"step {step} of {steps}", model_loss=loss.item())
-    solve_last_layer(world, table[order[:SOLVE_ROWS]], widths)
+    solve_last_layer(world, table, widths)
     return world
 
 
@@ -137,8 +143,13 @@ def held_out_error(world: World, table: Tensor, widths: list[int], units: Tensor
 @torch.no_grad()
 def solve_last_layer(world: World, table: Tensor, widths: list[int]) -> None:
     """Replace the last layer by the ridge solution on normalised inputs and targets in `table`."""
-    given, wanted = table.split(widths, dim=1)
-    features = world.features(given)
-    gram = (features.T @ features).double() / len(features)
-    gram += PENALTY * torch.eye(len(gram), dtype=torch.float64)
-    world.solved.copy_(torch.linalg.solve(gram, (features.T @ wanted).double() / len(features)))
+    size = world.solved.shape[0]
+    gram, moments = torch.zeros(size, size), torch.zeros(size, widths[1])
+    for block in table.split(BLOCK_ROWS):
+        given, wanted = block.split(widths, dim=1)
+        features = world.features(given)
+        gram.addmm_(features.T, features)
+        moments.addmm_(features.T, wanted)
+    gram, moments = (total.double() / len(table) for total in (gram, moments))
+    gram += PENALTY * torch.eye(size, dtype=torch.float64)
+    world.solved.copy_(torch.linalg.solve(gram, moments))
