@@ -2,7 +2,8 @@
 
 Data seeds 30 to 34 are reported, and no option was tuned on them; 10 to 19 are for tuning and for trying things out.
 One change was prompted by reported runs: on panda_reach a new audit cost reward, the cause (a goal that drifts in the
-model) was found and mended on seeds 10 to 13, and the reported runs of that robot were made again.
+model) was found and mended on seeds 10 to 13, and the reported runs of that robot were made again. Seeds 40 to 44 were
+first looked at after the last change of `safe_rule`, to see whether the reported figures hold on them.
 """
 
 from __future__ import annotations
@@ -73,8 +74,10 @@ SMOKE = Preset(
     evaluation_episodes=10,
 )
 
+MAIN = ("poisoned", *RETRAINED, "safe_rule", "finetune")
 RIVALS = ("poisoned", *RETRAINED, *OURS, "finetune", "gradient_ascent", "trajdeleter", "paper", "paper_fixed")
 CLONES = ("filtered_cloning",)
+SUBTLE = Attack("backdoor", (0.1,)), Attack("blinding", (0.1,))
 
 STANDARD = Preset(
     "standard",
@@ -82,7 +85,7 @@ STANDARD = Preset(
     (
         Group(CAR, ("return_conditioned",), ALL, deep=True),
         Group((Task("ball_run"),), CLONES, ALL),
-        Group(CAR, ("return_conditioned",), RIVALS, (Attack("backdoor", (0.1,)), Attack("blinding", (0.1,)))),
+        Group(CAR, ("return_conditioned",), RIVALS, SUBTLE),
         Group(CAR, ("return_conditioned",), PARTIAL, knowledge=("recall_0.4", "precision_0.7")),
         Group((Task("panda_reach"),), CLONES, ALL),
         Group(CAR, ("decision_transformer",), ("poisoned", *RETRAINED, *OURS, "finetune")),
@@ -95,6 +98,20 @@ STANDARD = Preset(
     REPORTED,
     RESULTS,
     PAGE,
+)
+
+FRESH = Preset(
+    "fresh",
+    "as standard, its main settings and methods on seeds that were looked at last, an hour on two cores",
+    (
+        Group((Task("panda_reach"), Task("ball_run")), CLONES, MAIN, deep=True),
+        Group(CAR, ("return_conditioned",), MAIN, deep=True),
+        Group(CAR, ("return_conditioned",), MAIN, SUBTLE),
+        Group(BALL, ("advantage_weighted",), MAIN, deep=True),
+    ),
+    (40, 41, 42, 43, 44),
+    RESULTS.with_name("unlearning_fresh"),
+    RESULTS.with_name("unlearning_fresh") / "RESULTS.md",
 )
 
 FULL = Preset(
@@ -113,4 +130,4 @@ FULL = Preset(
     PAGE,
 )
 
-PRESETS = {preset.name: preset for preset in (TINY, SMOKE, STANDARD, FULL)}
+PRESETS = {preset.name: preset for preset in (TINY, SMOKE, STANDARD, FRESH, FULL)}
