@@ -104,10 +104,9 @@ FRESH = Preset(
     "fresh",
     "as standard, its main settings and methods on seeds that were looked at last, an hour on two cores",
     (
-        Group((Task("panda_reach"), Task("ball_run")), CLONES, MAIN, deep=True),
-        Group(CAR, ("return_conditioned",), MAIN, deep=True),
-        Group(CAR, ("return_conditioned",), MAIN, SUBTLE),
-        Group(BALL, ("advantage_weighted",), MAIN, deep=True),
+        Group(CAR, ("return_conditioned",), MAIN, (Attack(), *SUBTLE)),
+        Group((Task("panda_reach"), Task("ball_run")), CLONES, MAIN),
+        Group(BALL, ("advantage_weighted",), MAIN),
     ),
     (40, 41, 42, 43, 44),
     RESULTS.with_name("unlearning_fresh"),
