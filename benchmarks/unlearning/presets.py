@@ -102,7 +102,7 @@ STANDARD = Preset(
 
 FRESH = Preset(
     "fresh",
-    "as standard, its main settings and methods on seeds that were looked at last, an hour on two cores",
+    "as standard, its main settings and methods on seeds that were looked at last, within an hour on two cores",
     (
         Group(CAR, ("return_conditioned",), MAIN, (Attack(), *SUBTLE)),
         Group((Task("panda_reach"), Task("ball_run")), CLONES, MAIN),
