@@ -17,11 +17,12 @@ from saferule_core.unlearning.critics import trainable
 from saferule_core.unlearning.evidence import gather
 from saferule_core.unlearning.options import SafeRuleOptions
 from saferule_core.unlearning.policies import ForgetTerm
-from saferule_core.unlearning.preference import Preference, rate
+from saferule_core.unlearning.preference import BEGINNING_WEIGHT, Preference, rate
 
 FAMILIES = agents.algorithms()
 FEW = dict.fromkeys(("bcq_lagrangian", "decision_transformer", "td3_bc_lagrangian"), 100)
 """Steps of agents that only have to be poisoned here, not to drive well."""
+NEVER = np.zeros(100, dtype=bool)
 
 
 @pytest.fixture(scope="module")
@@ -202,17 +203,24 @@ def test_costs_that_cannot_be_learned_are_refused(problems):
 
 
 def test_a_large_multiplier_looks_at_risk_without_sharpening_the_draws():
-    preference = Preference(np.arange(3), np.array([0.0, 2.0, 0.0]), np.array([0.0, 2.0, 2.0]), 80)
+    preference = Preference(np.arange(3), np.array([0.0, 2.0, 0.0]), np.array([0.0, 2.0, 2.0]), NEVER[:3], 80)
     mild, strict = (preference.probabilities(1.0, multiplier) for multiplier in (0.1, 1e6))
     assert mild[1] > mild[0] > mild[2]
     assert strict[1] == pytest.approx(strict[2], rel=1e-3) and 5.0 < strict[0] / strict[1] <= 1.001 * np.exp(2.0)
 
 
 def test_a_few_best_episodes_share_most_draws_evenly():
-    preference = Preference(np.arange(100), np.linspace(-2.0, 2.0, 100), np.zeros(100), 100)
+    preference = Preference(np.arange(100), np.linspace(-2.0, 2.0, 100), np.zeros(100), NEVER, 100)
     chances = preference.probabilities(beta=4.0, multiplier=0.1)
     assert chances.sum() == pytest.approx(1.0) and chances[90:].sum() > 0.5
     assert chances[-1] == pytest.approx(chances[-9]) and chances[-1] > 100.0 * chances[50]
+
+
+def test_the_beginning_of_an_episode_is_drawn_more_often(problems):
+    preference = rate(gather(problems["advantage_weighted"]), COST_LIMIT, seed=0)
+    plain = dataclasses.replace(preference, beginning=np.zeros_like(preference.beginning))
+    share, before = (float(p.probabilities(4.0, 0.1)[preference.beginning].sum()) for p in (preference, plain))
+    assert 0.0 < before < 0.25 and share / (1.0 - share) == pytest.approx(BEGINNING_WEIGHT * before / (1.0 - before))
 
 
 def test_what_is_imitated_comes_from_rewarding_safe_episodes(problems):

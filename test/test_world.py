@@ -8,7 +8,7 @@ from point_mass import COST_LIMIT, poisoned_logs, relabel
 from saferule_core import agents
 from saferule_core.data.transitions import Transitions
 from saferule_core.progress import silent
-from saferule_core.unlearning import UnlearningProblem
+from saferule_core.unlearning import UnlearningProblem, world
 from saferule_core.unlearning.audit import Auditor
 from saferule_core.unlearning.evidence import gather
 from saferule_core.unlearning.options import SafeRuleOptions
@@ -35,8 +35,8 @@ def steps_of(data):
     """Return the last step that a fit reported, None if there was none, and the model."""
     heard = []
     torch.manual_seed(0)
-    world = fit_world(data, STEPS, 0, lambda _phase, _share, message="", **_: heard.append(int(message.split()[1])))
-    return (heard[-1] if heard else None), world
+    fitted = fit_world(data, STEPS, 0, lambda _phase, _share, message="", **_: heard.append(int(message.split()[1])))
+    return (heard[-1] if heard else None), fitted
 
 
 def pushed(observations, actions):
@@ -57,11 +57,25 @@ def test_a_fit_ends_when_it_has_no_more_to_gain(change, noise, least, most):
     assert last is None if least is None else least <= last < most
 
 
+def test_where_noise_is_left_a_stronger_penalty_keeps_the_model_nearer_to_what_is_behind_it(monkeypatch):
+    random, data = np.random.default_rng(1), logs_of(pushed, 600, noise=0.3)
+    observations = random.uniform(-1.5, 1.5, (500, 2)).astype(np.float32)
+    actions = random.uniform(-1, 1, (500, 1)).astype(np.float32)
+
+    def error():
+        following, _ = steps_of(data)[1](torch.from_numpy(observations), torch.from_numpy(actions))
+        return float(np.square(following.detach().numpy() - observations - pushed(observations, actions)).mean())
+
+    chosen = error()
+    monkeypatch.setattr(world, "NOISE_PENALTY", world.PENALTY)
+    assert chosen < 0.7 * error()
+
+
 @pytest.mark.parametrize("count", [6, 60, 3000])
 def test_a_model_of_little_data_is_finite(count):
     data = logs_of(pushed, count)
-    _, world = steps_of(data)
-    following, rewards = world(torch.from_numpy(data.observations), torch.from_numpy(data.actions))
+    _, model = steps_of(data)
+    following, rewards = model(torch.from_numpy(data.observations), torch.from_numpy(data.actions))
     assert torch.isfinite(following).all() and torch.isfinite(rewards).all()
 
 

@@ -2,8 +2,9 @@
 
 Data seeds 30 to 34 are reported, and no option was tuned on them; 10 to 19 are for tuning and for trying things out.
 One change was prompted by reported runs: on panda_reach a new audit cost reward, the cause (a goal that drifts in the
-model) was found and mended on seeds 10 to 13, and the reported runs of that robot were made again. Seeds 40 to 44 were
-first looked at after the last change of `safe_rule`, to see whether the reported figures hold on them.
+model) was found and mended on seeds 10 to 13, and the reported runs of that robot were made again. Seeds 45 to 49 were
+first looked at after the last change of `safe_rule`, to see whether the reported figures hold on them; 40 to 44 served
+the same purpose before it, and one run of them prompted a part of it, which was chosen on seeds 10 to 19.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ FRESH = Preset(
         Group((Task("panda_reach"), Task("ball_run")), CLONES, MAIN),
         Group(BALL, ("advantage_weighted",), MAIN),
     ),
-    (40, 41, 42, 43, 44),
+    (45, 46, 47, 48, 49),
     RESULTS.with_name("unlearning_fresh"),
     RESULTS.with_name("unlearning_fresh") / "RESULTS.md",
 )

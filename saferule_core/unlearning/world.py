@@ -35,14 +35,16 @@ PROBE_ROWS, HELD_OUT_ROWS = 5000, 2000
 BLOCK_ROWS = 500
 """Of so many rows a processor keeps the features in its cache until they are summed."""
 
-PROBE_STEPS = 40
+PROBE_STEPS = 20
 LEAST_GAIN = 0.02
 """Share of the held-out error that the first `PROBE_STEPS` have to remove for others to be worth their time."""
 
 ERROR_PER_EPISODE = 0.1
 """An error that adds up to so much over an episode, in standard deviations, needs no training at all."""
 
-PENALTY = 1e-5
+PENALTY, NOISE_PENALTY = 1e-5, 1e-4
+"""Of the ridge regression; the second where noise is what remains: fitted to it, a replay is led away from the log."""
+
 LEARNING_RATE = 3e-3
 REPORT_EVERY = 20
 
@@ -105,12 +107,13 @@ def fit_world(retain: Transitions, steps: int, seed: int, progress: Progress) ->
     aside = min(HELD_OUT_ROWS, len(table) // 5)
     held_out, probe = table[:aside], table[aside : aside + PROBE_ROWS]
     units = (world.outputs.std[:-1] / observations.std(0).clamp_min(1e-3)).square()
-    error, enough = math.inf, ERROR_PER_EPISODE / float(np.diff(retain.episode_bounds).max())
+    error, noise, enough = math.inf, False, ERROR_PER_EPISODE / float(np.diff(retain.episode_bounds).max())
     for step in range(steps):
         if step in (0, PROBE_STEPS):
             solve_last_layer(world, probe, widths)
             before, error = error, held_out_error(world, held_out, widths, units)
-            if error < enough or error > (1.0 - LEAST_GAIN) * before:
+            noise = error > (1.0 - LEAST_GAIN) * before
+            if error < enough or noise:
                 break
         optimiser.param_groups[0]["lr"] = LEARNING_RATE * (1.0 - step / steps) + 1e-4
         drawn = torch.randint(len(table), (BATCH_SIZE,), generator=generator)
@@ -121,7 +124,7 @@ def fit_world(retain: Transitions, steps: int, seed: int, progress: Progress) ->
         optimiser.step()
         if step % REPORT_EVERY == 0:
             progress("model", step / steps, f"step {step} of {steps}", model_loss=loss.item())
-    solve_last_layer(world, table, widths)
+    solve_last_layer(world, table, widths, NOISE_PENALTY if noise else PENALTY)
     return world
 
 
@@ -141,7 +144,7 @@ def held_out_error(world: World, table: Tensor, widths: list[int], units: Tensor
 
 
 @torch.no_grad()
-def solve_last_layer(world: World, table: Tensor, widths: list[int]) -> None:
+def solve_last_layer(world: World, table: Tensor, widths: list[int], penalty: float = PENALTY) -> None:
     """Replace the last layer by the ridge solution on normalised inputs and targets in `table`."""
     size = world.solved.shape[0]
     gram, moments = torch.zeros(size, size), torch.zeros(size, widths[1])
@@ -151,5 +154,5 @@ def solve_last_layer(world: World, table: Tensor, widths: list[int]) -> None:
         gram.addmm_(features.T, features)
         moments.addmm_(features.T, wanted)
     gram, moments = (total.double() / len(table) for total in (gram, moments))
-    gram += PENALTY * torch.eye(size, dtype=torch.float64)
+    gram += penalty * torch.eye(size, dtype=torch.float64)
     world.solved.copy_(torch.linalg.solve(gram, moments))
