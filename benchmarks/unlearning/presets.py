@@ -94,6 +94,8 @@ STANDARD = Preset(
         Group((Task("ball_run"),), CLONES, PARTIAL, knowledge=("recall_0.4", "precision_0.7")),
         Group(BALL, ("advantage_weighted",), PARTIAL, knowledge=("recall_0.4", "precision_0.7")),
         Group(CAR, ("return_conditioned",), SEQUENCE, knowledge=("sequence",)),
+        Group(CAR, ("return_conditioned",), PARTIAL, knowledge=("trusted_0.2",)),
+        Group((Task("ball_run"),), CLONES, PARTIAL, knowledge=("trusted_0.2",)),
         Group(BALL, ("bcq_lagrangian", "td3_bc_lagrangian"), ALL),
     ),
     REPORTED,
