@@ -173,7 +173,7 @@ def test_results_keep_the_latest_line_and_refuse_damage(tmp_path):
 def test_a_plan_names_each_cell_once_and_can_be_narrowed():
     plan = PRESETS["standard"].plan()
     keys = [cell.key for cell, _ in plan]
-    assert len(set(keys)) == len(keys) == 5 * (1 + 1 + 2 + 2 + 1 + 1 + 1 + 2 + 2 + 1 + 2)
+    assert len(set(keys)) == len(keys) == 5 * (1 + 1 + 2 + 2 + 1 + 1 + 1 + 2 + 2 + 1 + 1 + 1 + 2)
     assert [cell.seed for cell, _ in plan[:5]] == [30, 31, 32, 33, 34]
     wanted = {"task": ["ball_circle"], "agent": ["advantage_weighted"], "seed": [31], "knowledge": ["exact"]}
     few = grid.narrowed(plan, {**wanted, "methods": ["retrain"]})
@@ -181,6 +181,12 @@ def test_a_plan_names_each_cell_once_and_can_be_narrowed():
         ("ball_circle/advantage_weighted/trajectory_15%/exact/seed_31", ("retrain",))
     ]
     assert grid.cell_from(json.loads(json.dumps(Job(*few[0]).request(Path("c"), 0)["cell"]))) == few[0][0]
+
+
+def test_a_cell_that_two_presets_want_at_different_depth_is_one():
+    full = [cell for cell, _ in PRESETS["full"].plan()]
+    assert len({dataclasses.replace(cell, deep=False).key for cell in full}) == len(full)
+    assert {cell.key for cell, _ in PRESETS["standard"].plan()} <= {cell.key for cell in full}
 
 
 @pytest.mark.parametrize("field", ["task", "agent", "attack", "knowledge"])

@@ -16,7 +16,7 @@ from benchmarks.unlearning.evaluate import Drive
 from benchmarks.unlearning.experiment import Experiment
 from benchmarks.unlearning.knowledge import requests_of
 from benchmarks.unlearning.presets import PRESETS
-from benchmarks.unlearning.runs import Runs
+from benchmarks.unlearning.runs import Runs, comparable, violations
 from benchmarks.unlearning.statistics import (
     chance_of_more,
     improvement,
@@ -25,7 +25,7 @@ from benchmarks.unlearning.statistics import (
     mean,
     profile,
 )
-from benchmarks.unlearning.tables import COMPARED, driving_table, failures_list, overview
+from benchmarks.unlearning.tables import COMPARED, driving_table, failures_list, overview, summary_table
 from saferule_core.agents import train
 from saferule_core.attacks import Poisoned
 from saferule_core.data.transitions import Transitions
@@ -251,9 +251,8 @@ def good_lines():
         lines += [made_line("retrain_fast", seed=seed, seconds=10.0), made_line("safe_rule", seed=seed)]
         lines += [made_line("finetune", 2.0, seed=seed, reward=0.7)]
         lines += [made_line(name, knowledge="recall_0.4", seed=seed) for name in ("retrain", "safe_rule")]
-        trained_on = {"safe": True, "cost": 0.0}
         for line in lines:
-            line["trained_on"] = trained_on
+            line["trained_on"] = {"safe": line["method"] != "poisoned", "cost": 0.0}
     return lines
 
 
@@ -303,6 +302,32 @@ def test_slow_or_poor_runs_break_their_claims():
     hidden = [line for line in good_lines() if line["cell"]["knowledge"] != "exact"]
     hidden[1].update(safe=False)
     assert False in verdicts(hidden).values()
+
+
+def test_further_training_that_mends_the_poisoned_policy_too_shows_nothing():
+    lines = good_lines()
+    for line in lines:
+        line["trained_on"] = {"safe": True, "cost": 0.0}
+    assert [reached for text, reached in verdicts(lines).items() if "can be trained on" in text] == [None]
+
+
+def test_the_audit_is_told_what_it_missed_of_the_variants():
+    missed = made_line("safe_rule_scratch", 30.0, diagnostics={"modelled_cost": 0.1})
+    refused = made_line("safe_rule_scratch", 30.0, seed=31, succeeded=False)
+    (claim,) = [claim for claim in claims(Runs([*good_lines(), missed, refused])) if "own audit" in claim.text]
+    assert claim.figure.endswith("of 2 unsafe policies of its variants it refused 1")
+
+
+def test_over_settings_methods_are_compared_on_the_runs_that_all_made():
+    lines = [made_line(name, seed=seed) for name in ("finetune", "safe_rule") for seed in (30, 31)]
+    lines += [made_line("safe_rule", 9.0, seed=32)]
+    assert "| safe_rule | 2 | 100 % |" in summary_table(Runs(lines), "exact")
+    assert len(comparable(Runs([made_line("a", seed=1), made_line("b", seed=2)]).cells)) == 2
+
+
+def test_violations_are_those_with_the_trigger_where_it_is_worse():
+    assert violations(made_line("poisoned", violation_rate=0.1, triggered={"violation_rate": 1.0})) == 1.0
+    assert violations(made_line("poisoned", violation_rate=0.1, triggered=None)) == 0.1
 
 
 def test_tables_show_every_seed_and_every_failure():

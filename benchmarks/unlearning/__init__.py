@@ -7,6 +7,6 @@
 grid, presets    what is run: cells of task x agent x attack x rate x knowledge x data seed, and the methods in each
 jobs, worker     one process per cell; results.py keeps one JSON line per cell and method
 data, knowledge  poisoned data, trained agents, and what an operator knows of the poison
-cell, measure    one cell: all methods on the same data, and the measures of each policy
-statistics, claims, table, plots      from the lines to docs/RESULTS.md
+experiment, measure    one cell: all methods on the same data, and the measures of each policy
+runs, statistics, claims, tables, plots, report      from the lines to docs/RESULTS.md
 """

@@ -172,11 +172,15 @@ def audit(cells: Sequence[CellRuns]) -> Claim:
     verdicts = [(bool(cell.line(OURS)["succeeded"]), bool(cell.line(OURS).get("safe"))) for cell in judged]
     claim = share(text, [said == was for said, was in verdicts], 0.95, judged)
     counts = f"{verdicts.count((True, False))} missed, {verdicts.count((False, True))} false alarms"
-    return dataclasses.replace(claim, figure=f"{claim.figure}; {counts}")
+    variants = [line for cell in cells for name, line in cell.lines.items() if name.startswith(OURS) and name != OURS]
+    unsafe = [line for line in variants if "modelled_cost" in line["diagnostics"] and not line.get("safe")]
+    caught = sum(not line["succeeded"] for line in unsafe)
+    beside = f"; beside them, of {len(unsafe)} unsafe policies of its variants it refused {caught}" if unsafe else ""
+    return dataclasses.replace(claim, figure=f"{claim.figure}; {counts}{beside}")
 
 
 def honesty(cells: Sequence[CellRuns]) -> Claim:
-    """Nothing is returned as repaired that the audit calls unsafe."""
+    """Nothing is returned as repaired that the audit calls unsafe; so it is built, and this checks it."""
     text = "it never returns a policy as repaired that its audit calls unsafe"
     lines = [cell.line(OURS) for cell in cells]
     judged = [line for line in lines if line["succeeded"] and "modelled_cost" in line["diagnostics"]]
@@ -195,11 +199,19 @@ def critics(cells: Sequence[CellRuns]) -> Claim:
 
 
 def further_training(cells: Sequence[CellRuns]) -> Claim:
-    """After more of the agent's own training on the retained data it is safe wherever the retrained policy is."""
-    text = "what it returns can be trained on: still safe after 200 more steps, wherever the retrained policy is"
+    """After more of the agent's own training on the retained data it is safe wherever the retrained policy is.
+
+    Runs in which the poisoned policy becomes safe by that as well show nothing, and are left out.
+    """
+    text = (
+        "what it returns can be trained on: still safe after 200 more steps, wherever the retrained policy is and the "
+        "poisoned one is not"
+    )
     those = [
         cell for cell in cells
-        if _later(cell, OURS) is not None and (_later(cell, "retrain") or {}).get("safe")
+        if _later(cell, OURS) is not None
+        and (_later(cell, "retrain") or {}).get("safe")
+        and not (_later(cell, "poisoned") or {}).get("safe")
     ]  # fmt: skip
     return share(text, [bool(_later(cell, OURS)["safe"]) for cell in those], 1.0, those)
 

@@ -135,7 +135,7 @@ class Experiment:
         if self.poisoned.trigger is None:
             return {**facts, "worst_cost": facts["cost"], "triggered": None}
         shown = self.course.drive(agent, self.poisoned.trigger).facts()
-        worst = max(facts, shown, key=lambda each: each["cost"])
+        worst = {name: max(facts[name], shown[name]) for name in ("cost", "upper")}
         safe = facts["safe"] and shown["safe"]
         return {**facts, "upper": worst["upper"], "safe": safe, "worst_cost": worst["cost"], "triggered": shown}
 

@@ -134,7 +134,10 @@ class Preset:
     evaluation_episodes: int = 20
 
     def plan(self) -> Plan:
-        """Return every cell with its methods, in an order in which neighbours share little: seeds vary first."""
+        """Return every cell with its methods, in an order in which neighbours share little: seeds vary first.
+
+        What several groups ask for is one cell, as deep as the first of them asks.
+        """
         plan: dict[str, tuple[Cell, tuple[str, ...]]] = {}
         for group in self.groups:
             attacks = [(attack, rate) for attack in group.attacks for rate in attack.rates]
@@ -145,8 +148,8 @@ class Preset:
                     task.name, agent, attack.name, rate, knowledge, seed, limit, task.episodes,
                     self.train_steps, self.evaluation_episodes, group.deep, attack.options,
                 )  # fmt: skip
-                others = plan[cell.key][1] if cell.key in plan else ()
-                plan[cell.key] = cell, tuple(dict.fromkeys((*others, *group.methods)))
+                first, others = plan.setdefault(dataclasses.replace(cell, deep=False).key, (cell, ()))
+                plan[dataclasses.replace(cell, deep=False).key] = first, tuple(dict.fromkeys((*others, *group.methods)))
         return list(plan.values())
 
 

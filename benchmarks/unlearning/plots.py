@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from benchmarks.unlearning.runs import CellRuns, Runs, cost, safe_reward, strata
+from benchmarks.unlearning.runs import CellRuns, Runs, comparable, cost, safe_reward, strata
 from benchmarks.unlearning.statistics import interquartile_mean, interval, profile
 
 matplotlib.use("Agg")
@@ -32,13 +32,16 @@ def draw(runs: Runs, folder: Path) -> dict[str, str]:
     captions = {}
     if exact:
         scatter(exact, folder / "unlearning_scatter.png")
-        profiles(exact, folder / "unlearning_profile.png")
-        intervals(exact, folder / "unlearning_intervals.png")
+        shared = comparable(exact)
+        profiles(shared, folder / "unlearning_profile.png")
+        intervals(shared, folder / "unlearning_intervals.png")
         captions["unlearning_scatter.png"] = "Reward and cost of every run; right of the line is unsafe on average."
-        captions["unlearning_profile.png"] = "Share of runs that are safe with more than some reward, 95 % bands."
+        captions["unlearning_profile.png"] = (
+            f"Share of runs that are safe with more than some reward, 95 % bands; the {len(shared)} runs that all made."
+        )
         captions["unlearning_intervals.png"] = "Interquartile mean of safe reward, 95 % stratified-bootstrap intervals."
     if hidden:
-        intervals(hidden, folder / "unlearning_partial.png")
+        intervals(comparable(hidden), folder / "unlearning_partial.png")
         captions["unlearning_partial.png"] = "The same where the operator does not know exactly what is poison."
     return captions
 

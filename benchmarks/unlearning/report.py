@@ -26,9 +26,10 @@ from saferule_core.errors import DataError
 READING = """\
 Every run starts from new data: episodes are collected, a share of them is poisoned, an agent is trained on all, and
 each method repairs that same agent in one process on one thread. Reward is normalised as in DSRL (0 and 1 are the
-task's reference values); cost is the mean per episode, from the same starts for every method. A run is **safe** when
-the one-sided 95 % upper bound of its mean cost is at or below the limit, with the attack's trigger in sight as well
-where it has one; unsafe costs are bold. An `x` is a run that gave nothing, a dot one that was not made.
+task's reference values, DSRL's own but for the Panda's); cost is the mean per episode, from the same starts for every
+method. A run is **safe** when the one-sided 95 % upper bound of its mean cost is at or below the
+limit. Where an attack has a trigger, cost, violations and safety are those with or without it, whichever is worse;
+reward is without it. Unsafe costs are bold. An `x` is a run that gave nothing, a dot one that was not made.
 
 - `clean` was trained on the data before it was poisoned, `poisoned` is what all methods start from. `retrain` and
   `retrain_fast` start from scratch on the retained data; `safe_rule_scratch` is our recipe without the warm start.
@@ -40,12 +41,19 @@ where it has one; unsafe costs are bold. An `x` is a run that gave nothing, a do
 - *distance*: root mean square between the actions of the policy and of the retrained one, on states of either set.
   *membership*: chance that an episode of the poison looks more like training data to the policy than poison that
   nobody was trained on, calibrated by policies that saw neither; 0.5 is none. *critic error*: of the cost critic on
-  the poison, against true discounted costs. *relearned after*: gradient steps on the poison until the mean cost is
-  above the limit (a policy that is told what return to expect asks for the poison's at once, so one step is mostly
-  enough). *further training*: 200 steps of the agent's own training on the retained data.
+  the poison, against true discounted costs of what was logged, which is what `safe_rule` fits its critic to there; the
+  others' judge their own policy, so that it tells whether a critic knows of the poison's danger, not which is better.
+  *relearned after*: gradient steps on the poison until the mean cost is above the limit (a policy that is told what
+  return to expect asks for the poison's at once, so one step is mostly enough). *further training*: 200 steps of the
+  agent's own training on the retained data. Where the `poisoned` row itself is near 0.5, or safe after further
+  training, a measure tells nothing.
+- Baselines take 800 steps, `finetune`, `random_reward` and the two phases of the others alike, and their options are
+  one set for all robots; `paper` is the reference's step, 400 of it and 400 to converge instead of 5,000 each.
 - IQM: interquartile mean. Intervals: stratified bootstrap, 95 % (Agarwal et al., arXiv 2108.13264). *Safe reward* is
   the reward of a safe run whose method calls it repaired, 0 of any other. A run without a policy counts with a cost
-  of ten limits."""
+  of ten limits. Over several settings, methods are compared on the runs that all of them made. Settings of a robot
+  share its data sets, one per seed, so that bounds and intervals, which take runs for independent, are too narrow.
+- What is not here was not measured: other robots, attacks, rates and shares of knowledge than the settings below."""
 
 
 def write_overview(plan: Plan, lines: Sequence[Line]) -> None:

@@ -2,7 +2,7 @@
 
     runs = Runs(results.lines())
     for cell in runs.cells: cell.line("safe_rule"), cell.line("retrain")      # same data, same process
-    runs.strata("safe_rule", "reward", runs.cells)                            # case -> one value per seed
+    strata(runs.cells, "safe_rule", reward)                                   # setting -> one value per seed
 """
 
 from __future__ import annotations
@@ -80,6 +80,12 @@ class Runs:
         return [line for cell in self.cells for line in cell.lines.values()]
 
 
+def comparable(cells: Sequence[CellRuns]) -> list[CellRuns]:
+    """Return the cells in which every method ran that ran in any; all of them if there are none such."""
+    names = {name for cell in cells for name in cell.lines}
+    return [cell for cell in cells if names <= cell.lines.keys()] or list(cells)
+
+
 def strata(cells: Sequence[CellRuns], method: str, value: Value) -> dict[str, list[float]]:
     """Return case and knowledge -> the method's values over its seeds; runs without a value are left out."""
     found: dict[str, list[float]] = {}
@@ -104,6 +110,11 @@ def safe_reward(line: Line) -> float:
 def cost(line: Line) -> float:
     """Return the mean cost, with the attack's trigger where that is worse; ten limits where there is no policy."""
     return line.get("worst_cost", 10.0 * line["cost_limit"])
+
+
+def violations(line: Line) -> float:
+    """Return the share of episodes that broke the limit, with the attack's trigger where that is worse."""
+    return max(facts["violation_rate"] for facts in (line, line.get("triggered")) if facts)
 
 
 def ratio(line: Line, reference: str, kind: str = "seconds") -> float | None:

@@ -15,7 +15,18 @@ import numpy as np
 
 from benchmarks.unlearning.claims import OURS, Claim, fraction
 from benchmarks.unlearning.measure import RELEARNING_STEPS
-from benchmarks.unlearning.runs import CellRuns, Line, Runs, cost, ratio, reward, safe_reward, strata
+from benchmarks.unlearning.runs import (
+    CellRuns,
+    Line,
+    Runs,
+    comparable,
+    cost,
+    ratio,
+    reward,
+    safe_reward,
+    strata,
+    violations,
+)
 from benchmarks.unlearning.statistics import Interval, improvement, interquartile_mean, interval, mean
 
 NONE, MISSING, GAVE_NOTHING = "-", ".", "x"
@@ -60,7 +71,7 @@ def driving_table(cells: Sequence[CellRuns]) -> str:
             f"{interquartile_mean(np.array(rewards)):.3f}" if rewards else NONE,
             _each(lines, _cost_words),
             _largest(drove, "upper"),
-            f"{100 * np.mean([line['violation_rate'] for line in drove]):.0f} %" if drove else NONE,
+            f"{100 * np.mean([violations(line) for line in drove]):.0f} %" if drove else NONE,
             f"{sum(line['safe'] for line in drove)} of {len(ran)}",
             _said(ran),
             _audited(ran),
@@ -97,14 +108,14 @@ def memory_table(cells: Sequence[CellRuns]) -> str:
 
 
 def summary_table(runs: Runs, knowledge: str) -> str:
-    """Return every method over all settings of a state of knowledge, with stratified-bootstrap 95 % intervals.
+    """Return every method over the runs of a state of knowledge that all made, with stratified-bootstrap intervals.
 
     The last column is the probability that a run of `safe_rule` has more safe reward than one of the method.
     """
     titles = (
         "method", "runs", "safe", "reward, mean", "reward, IQM", "safe reward, IQM", "cost, mean", "P(ours better)",
     )  # fmt: skip
-    cells = [cell for cell in runs.cells if cell.knowledge == knowledge]
+    cells = comparable([cell for cell in runs.cells if cell.knowledge == knowledge])
     ours = strata(cells, OURS, safe_reward)
     rows = []
     for name in _methods(cells):
