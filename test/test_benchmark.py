@@ -173,7 +173,7 @@ def test_results_keep_the_latest_line_and_refuse_damage(tmp_path):
 def test_a_plan_names_each_cell_once_and_can_be_narrowed():
     plan = PRESETS["standard"].plan()
     keys = [cell.key for cell, _ in plan]
-    assert len(set(keys)) == len(keys) == 5 * (1 + 1 + 2 + 2 + 1 + 1 + 1 + 2 + 2 + 1 + 1 + 1 + 2)
+    assert len(set(keys)) == len(keys) == 5 * (1 + 1 + 2 + 2 + 1 + 1 + 1 + 2 + 2 + 1 + 1 + 2)
     assert [cell.seed for cell, _ in plan[:5]] == [30, 31, 32, 33, 34]
     wanted = {"task": ["ball_circle"], "agent": ["advantage_weighted"], "seed": [31], "knowledge": ["exact"]}
     few = grid.narrowed(plan, {**wanted, "methods": ["retrain"]})
@@ -199,7 +199,9 @@ def test_unknown_names_are_refused_before_anything_runs(field):
 def test_a_row_says_what_it_knows_of_costs():
     assert parse_variant("finetune").described and not parse_variant("finetune:learned").described
     assert parse_variant("retrain_fast:logged").options == {"fast": True, "repair_labels": False}
-    for wrong in ("nothing", "finetune:nothing", "poisoned:logged"):
+    tuned = parse_variant("paper_fixed@learning_rate=0.001,forget_weight=3:logged")
+    assert tuned.options == {"learning_rate": 0.001, "forget_weight": 3, "repair_labels": False}
+    for wrong in ("nothing", "finetune:nothing", "poisoned:logged", "poisoned@a=1", "paper@steps", "paper@steps=many"):
         with pytest.raises(UnlearningError, match="expected"):
             parse_variant(wrong)
 

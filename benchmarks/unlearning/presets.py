@@ -2,9 +2,10 @@
 
 Data seeds 30 to 34 are reported, and no option was tuned on them; 10 to 19 are for tuning and for trying things out.
 One change was prompted by reported runs: on panda_reach a new audit cost reward, the cause (a goal that drifts in the
-model) was found and mended on seeds 10 to 13, and the reported runs of that robot were made again. Seeds 45 to 49 were
-first looked at after the last change of `safe_rule`, to see whether the reported figures hold on them; 40 to 44 served
-the same purpose before it, and one run of them prompted a part of it, which was chosen on seeds 10 to 19.
+model) was found and mended on seeds 10 to 13, and the reported runs of that robot were made again. Seeds 40 to 44 were
+first looked at when options had been chosen, to see whether the reported figures hold on them; one of their runs, a
+backdoor that was left in part, then led to a stronger penalty in the car's model, chosen on seeds 10 to 19. So they
+show the version before that, and the next ones to be looked at are 45 to 49.
 """
 
 from __future__ import annotations
@@ -95,13 +96,42 @@ STANDARD = Preset(
         Group(BALL, ("advantage_weighted",), PARTIAL, knowledge=("recall_0.4", "precision_0.7")),
         Group(CAR, ("return_conditioned",), SEQUENCE, knowledge=("sequence",)),
         Group(CAR, ("return_conditioned",), PARTIAL, knowledge=("trusted_0.2",)),
-        Group((Task("ball_run"),), CLONES, PARTIAL, knowledge=("trusted_0.2",)),
         Group(BALL, ("bcq_lagrangian", "td3_bc_lagrangian"), ALL),
     ),
     REPORTED,
     RESULTS,
     PAGE,
 )
+
+SWEEP = {
+    "learning_rate": (3e-5, 1e-3), "forget_weight": (0.3, 3.0), "convergence_share": (0.25, 0.75),
+    "policy_rate": (0.01,), "target_rate": (0.01,),
+}  # fmt: skip
+"""Values that are tried instead of a default, one at a time."""
+OF_ALL_STEPS = ("learning_rate", "policy_rate", "target_rate")
+SWEPT = {
+    **dict.fromkeys(("finetune", "random_reward"), OF_ALL_STEPS),
+    **dict.fromkeys(("gradient_ascent", "trajdeleter", "paper", "paper_fixed"), tuple(SWEEP)),
+}
+
+TUNING = Preset(
+    "tuning",
+    "what other options would make of the baselines, two tuning seeds, within an hour",
+    tuple(
+        Group(
+            tasks,
+            agents,
+            ("poisoned", *RETRAINED, "safe_rule", *SWEPT)
+            + tuple(f"{name}@{key}={value:g}" for name, keys in SWEPT.items() for key in keys for value in SWEEP[key]),
+        )
+        for tasks, agents in (
+            (CAR, ("return_conditioned",)), ((Task("ball_run"),), CLONES), (BALL, ("advantage_weighted",)),
+        )
+    ),
+    (10, 11),
+    RESULTS.with_name("unlearning_tuning"),
+    RESULTS.with_name("unlearning_tuning") / "RESULTS.md",
+)  # fmt: skip
 
 FRESH = Preset(
     "fresh",
@@ -111,7 +141,7 @@ FRESH = Preset(
         Group((Task("panda_reach"), Task("ball_run")), CLONES, MAIN),
         Group(BALL, ("advantage_weighted",), MAIN),
     ),
-    (45, 46, 47, 48, 49),
+    (40, 41, 42, 43, 44),
     RESULTS.with_name("unlearning_fresh"),
     RESULTS.with_name("unlearning_fresh") / "RESULTS.md",
 )
@@ -132,4 +162,4 @@ FULL = Preset(
     PAGE,
 )
 
-PRESETS = {preset.name: preset for preset in (TINY, SMOKE, STANDARD, FRESH, FULL)}
+PRESETS = {preset.name: preset for preset in (TINY, SMOKE, STANDARD, FRESH, TUNING, FULL)}

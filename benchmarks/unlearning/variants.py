@@ -1,8 +1,10 @@
 """The rows of a result: a method with options, and what it may know about costs.
 
     variant = parse_variant("finetune:logged")
+    variant = parse_variant("paper_fixed@learning_rate=0.001,forget_weight=0.3")
 
-A name is a registered method or one of `OPTIONS`, and after a colon what the labels are worth:
+A name is a registered method or one of `OPTIONS`, after an @ come options of the method, and after a colon what the
+labels are worth:
 
     (nothing)   costs are recomputed through the robot description
     learned     no robot description: costs come from a model that the method fits to the retained labels
@@ -13,6 +15,7 @@ A name is a registered method or one of `OPTIONS`, and after a colon what the la
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,16 +51,25 @@ def parse_variant(name: str) -> Variant:
     """Return the row called `name`.
 
     Raises:
-        UnlearningError: no such method, or no such labels.
+        UnlearningError: no such method, no such labels, or options that cannot be read.
     """
-    base, colon, labels = name.partition(":")
+    row, colon, labels = name.partition(":")
+    base, at, wanted = row.partition("@")
     labels = labels if colon else "description"
     if labels not in LABELS or (base in UNTOUCHED and colon):
         raise UnlearningError(f"method {name!r}: expected labels learned or logged, found {labels!r}")
-    if base in UNTOUCHED:
+    if base in UNTOUCHED and not at:
         return Variant(name, None, {}, True)
     method, options = OPTIONS.get(base, (base, {}))
     if method not in METHODS:
         known = ", ".join(sorted({*METHODS, *OPTIONS, *UNTOUCHED}))
         raise UnlearningError(f"method: expected one of {known}, found {base!r}")
-    return Variant(name, method, {**options, **LABELS[labels]}, labels == "description")
+    chosen = _options(name, wanted) if at else {}
+    return Variant(name, method, {**options, **chosen, **LABELS[labels]}, labels == "description")
+
+
+def _options(name: str, text: str) -> dict[str, Any]:
+    try:
+        return {key: json.loads(value) for key, value in (pair.split("=") for pair in text.split(","))}
+    except ValueError as error:
+        raise UnlearningError(f"method {name!r}: expected @option=number,..., found {text!r}") from error
