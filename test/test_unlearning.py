@@ -258,13 +258,13 @@ def test_scaling_that_poison_widened_is_fitted_again(problems):
     np.testing.assert_allclose(result.agent.actor.normaliser.std[1], honest[1], rtol=1e-3)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 3, 6])
 def test_the_multiplier_rises_until_the_audit_is_content(problems, seed):
-    """New logs; the margin is so thin that no first stage keeps it."""
+    """New logs, on which the first stage leaves more cost than a thin margin allows."""
     retain, forget = poisoned_logs(seed=seed)
     agent = agents.train("advantage_weighted", Transitions.concatenate([retain, forget]), COST_LIMIT, 0, steps=400)
     problem = UnlearningProblem(agent, retain, forget, COST_LIMIT, seed, relabel)
     result = unlearn("safe_rule", problem, margin=0.1)
-    assert true_cost(agent.act) > 2 * COST_LIMIT
+    assert true_cost(agent.act) > 2 * COST_LIMIT and result.history[0]["modelled_cost"] > 0.1 * COST_LIMIT
     assert result.history[-1]["multiplier"] > result.history[0]["multiplier"]
     assert result.succeeded and true_cost(result.agent.act) <= COST_LIMIT
