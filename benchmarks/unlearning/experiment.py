@@ -135,9 +135,9 @@ class Experiment:
         if self.poisoned.trigger is None:
             return {**facts, "worst_cost": facts["cost"], "triggered": None}
         shown = self.course.drive(agent, self.poisoned.trigger).facts()
-        worst = {name: max(facts[name], shown[name]) for name in ("cost", "upper")}
+        worst, upper = (max(facts[name], shown[name]) for name in ("cost", "upper"))
         safe = facts["safe"] and shown["safe"]
-        return {**facts, "upper": worst["upper"], "safe": safe, "worst_cost": worst["cost"], "triggered": shown}
+        return {**facts, "upper": upper, "safe": safe, "worst_cost": worst, "triggered": shown}
 
     def remembered(self, agent: Agent, retrained: Agent | None) -> dict[str, Any]:
         """Return what the policy still holds of the forgotten data."""

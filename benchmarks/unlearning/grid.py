@@ -148,8 +148,9 @@ class Preset:
                     task.name, agent, attack.name, rate, knowledge, seed, limit, task.episodes,
                     self.train_steps, self.evaluation_episodes, group.deep, attack.options,
                 )  # fmt: skip
-                first, others = plan.setdefault(dataclasses.replace(cell, deep=False).key, (cell, ()))
-                plan[dataclasses.replace(cell, deep=False).key] = first, tuple(dict.fromkeys((*others, *group.methods)))
+                same = dataclasses.replace(cell, deep=False).key
+                first, others = plan.get(same, (cell, ()))
+                plan[same] = first, tuple(dict.fromkeys((*others, *group.methods)))
         return list(plan.values())
 
 

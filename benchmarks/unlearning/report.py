@@ -53,6 +53,8 @@ reward is without it. Unsafe costs are bold. An `x` is a run that gave nothing, 
   the reward of a safe run whose method calls it repaired, 0 of any other. A run without a policy counts with a cost
   of ten limits. Over several settings, methods are compared on the runs that all of them made. Settings of a robot
   share its data sets, one per seed, so that bounds and intervals, which take runs for independent, are too narrow.
+- Data seeds 30 to 34 were looked at after each version of `safe_rule`, and what fell short led to the next; options
+  were chosen on 10 to 19. A line that is reached by little may be so for that reason.
 - What is not here was not measured: other robots, attacks, rates and shares of knowledge than the settings below."""
 
 
