@@ -105,6 +105,16 @@ def test_targets_follow_while_forgetting_only_as_published(problem):
     assert changed == {PaperStep: True, FixedStep: False}
 
 
+@pytest.mark.parametrize("method", ["paper", "paper_fixed"])
+def test_the_step_leaves_the_behaviour_model_of_bcq_alone(problem, method):
+    logs = Transitions.concatenate([problem.retain, problem.forget])
+    agent = agents.train("bcq_lagrangian", logs, COST_LIMIT, 0, steps=20, hidden=(16, 16))
+    bcq = dataclasses.replace(problem, agent=agent)
+    repaired = unlearn(method, bcq, steps=4, critic_steps=0, convergence_share=0.0).agent.actor.state_dict()
+    changed = {name.split(".")[0] for name, old in agent.actor.state_dict().items() if not old.equal(repaired[name])}
+    assert changed == {"choice"}
+
+
 def test_critics_that_forgot_and_did_not_converge_are_reported_as_poisoned(problem):
     result = unlearn("paper", problem, steps=10, convergence_share=0.0)
     assert result.critics == "poisoned" and result.history[-1]["multiplier"] == 0.0

@@ -71,6 +71,16 @@ def test_where_noise_is_left_a_stronger_penalty_keeps_the_model_nearer_to_what_i
     assert chosen < 0.7 * error()
 
 
+def test_steps_that_a_fit_is_judged_on_are_none_that_it_learns_from(monkeypatch):
+    learned, judged = [], []
+    monkeypatch.setattr(world, "solve_last_layer", lambda _, table, *rest: learned.append(table))
+    monkeypatch.setattr(world, "held_out_error", lambda _, table, *rest: judged.append(table) or 1.0)
+    steps_of(logs_of(bent))
+    rows = [{tuple(row) for table in tables for row in table.tolist()} for tables in (learned, judged)]
+    assert len(rows[0]) > 2000 and len(rows[1]) == 600
+    assert not rows[0] & rows[1]
+
+
 @pytest.mark.parametrize("count", [6, 60, 3000])
 def test_a_model_of_little_data_is_finite(count):
     data = logs_of(pushed, count)

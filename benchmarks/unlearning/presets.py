@@ -4,8 +4,8 @@ Data seeds 30 to 34 are reported; 10 to 19 are for tuning and for trying things 
 them. Seeds 30 to 34 are not unseen, though: they were looked at after each of many versions of `safe_rule`, and what
 fell short on them decided what was worked on next (the arm's drifting goal, BallCircle's first swing), so that their
 figures flatter it. Seeds 40 to 44 were first looked at when options had been chosen; one of their runs, a backdoor that
-was left in part, then led to a stronger penalty in the car's model. They show the version before that and before
-beginnings were drawn more often. No seeds have tested the present version unseen; the next ones are 45 to 49.
+was left in part, then led to a stronger penalty in the car's model. Seeds 45 to 49 were looked at for the first time
+when nothing of `safe_rule` was to be changed any more, and robots and attacks of `wide` not before that either.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ HIDDEN = ("recall_0.7", "recall_0.4", "precision_0.7", "trusted_0.2")
 MORE_HIDDEN = ("recall_0.9", "recall_0.5", "precision_0.9", "precision_0.5", "trusted_0.5")
 
 BALL, CAR = (Task("ball_circle"),), (Task("car_run", 400),)
+CAR_CIRCLE = (Task("car_circle", 400, (10.0, 20.0, 40.0)),)
 TASKS = (
-    *BALL, Task("ball_run"), *CAR, Task("car_circle", 400, (10.0, 20.0, 40.0)), Task("drone_run"), Task("panda_reach"),
+    *BALL, Task("ball_run"), *CAR, *CAR_CIRCLE, Task("drone_run"), Task("panda_reach"),
     Task("half_cheetah_velocity", 200), Task("point_circle", 200),
 )  # fmt: skip
 AGENTS = (
@@ -76,7 +77,8 @@ SMOKE = Preset(
     evaluation_episodes=10,
 )
 
-MAIN = ("poisoned", *RETRAINED, "safe_rule", "finetune")
+OTHER_ATTACKS = ("action_override", "reward_shift", "observation_pgd")
+MAIN = ("poisoned", *RETRAINED, *OURS, "finetune")
 RIVALS = ("poisoned", *RETRAINED, *OURS, "finetune", "gradient_ascent", "trajdeleter", "paper", "paper_fixed")
 CLONES = ("filtered_cloning",)
 SUBTLE = Attack("backdoor", (0.1,)), Attack("blinding", (0.1,))
@@ -91,7 +93,7 @@ STANDARD = Preset(
         Group(CAR, ("return_conditioned",), PARTIAL, knowledge=("recall_0.4", "precision_0.7")),
         Group((Task("panda_reach"),), CLONES, ALL),
         Group(CAR, ("decision_transformer",), ("poisoned", *RETRAINED, *OURS, "finetune")),
-        Group(BALL, ("advantage_weighted",), ALL),
+        Group(BALL, ("advantage_weighted",), ALL, deep=True),
         Group((Task("ball_run"),), CLONES, PARTIAL, knowledge=("recall_0.4", "precision_0.7")),
         Group(BALL, ("advantage_weighted",), PARTIAL, knowledge=("recall_0.4", "precision_0.7")),
         Group(CAR, ("return_conditioned",), SEQUENCE, knowledge=("sequence",)),
@@ -135,15 +137,30 @@ TUNING = Preset(
 
 FRESH = Preset(
     "fresh",
-    "as standard, its main settings and methods on seeds that were looked at last, within an hour on two cores",
+    "as standard, its main settings and methods on seeds that were not looked at before, an hour on two cores",
     (
         Group(CAR, ("return_conditioned",), MAIN, (Attack(), *SUBTLE)),
         Group((Task("panda_reach"), Task("ball_run")), CLONES, MAIN),
         Group(BALL, ("advantage_weighted",), MAIN),
     ),
-    (40, 41, 42, 43, 44),
+    (45, 46, 47, 48, 49),
     RESULTS.with_name("unlearning_fresh"),
     RESULTS.with_name("unlearning_fresh") / "RESULTS.md",
+)
+
+WIDE = Preset(
+    "wide",
+    "other robots, attacks, rates and limits than standard, main methods, some hours on two cores",
+    (
+        Group(CAR, ("return_conditioned",), MAIN, tuple(Attack(name, (0.1,)) for name in OTHER_ATTACKS)),
+        Group(CAR, ("return_conditioned",), MAIN, (Attack("trajectory", (0.05, 0.3)),)),
+        Group((Task("drone_run"), Task("half_cheetah_velocity", 200)), CLONES, MAIN),
+        Group(CAR_CIRCLE, ("return_conditioned",), MAIN),
+        Group((Task("point_circle", 200),), ("return_conditioned",), MAIN),
+    ),
+    REPORTED,
+    RESULTS.with_name("unlearning_wide"),
+    RESULTS.with_name("unlearning_wide") / "RESULTS.md",
 )
 
 FULL = Preset(
@@ -162,4 +179,4 @@ FULL = Preset(
     PAGE,
 )
 
-PRESETS = {preset.name: preset for preset in (TINY, SMOKE, STANDARD, FRESH, TUNING, FULL)}
+PRESETS = {preset.name: preset for preset in (TINY, SMOKE, STANDARD, FRESH, WIDE, TUNING, FULL)}

@@ -46,6 +46,7 @@ class Agent:
                       and of another shape for one with a memory (see `memory.py`)
     inputs            what `actor` is told at each logged step, as logged or as deployed
     action_distance   how far the deployed policy is from logged actions
+    policy_weights    what the agent's own policy step moves, and what steps of other methods on its critics move
     learner           the agent's own training step, from its present weights on
     reward_critic,    Q(s, a), ensembles that return (members, N), or None: "reward_critic" in multiples of
     cost_critic       `reward_unit`, "cost_critic" in cost, both discounted by `config.discount`
@@ -99,6 +100,10 @@ class Agent:
                 for rows in torch.arange(len(inputs)).split(DISTANCE_ROWS)
             ]
         return array(torch.cat(parts))
+
+    def policy_weights(self) -> list[nn.Parameter]:
+        """Return the weights of `actor` that are moved to raise its value; a model of behaviour is none of them."""
+        return [weight for weight in self.actor.parameters() if weight.requires_grad]
 
     @property
     def reward_critic(self) -> nn.Module | None:

@@ -18,8 +18,9 @@ Source: arXiv 2606.09559; its reference takes `BCQL` of OSRL (arXiv 2306.09303),
   OSRL's takes a fifth of a second per step there.
 - The multiplier is moved by bounded dual ascent instead of a PID controller.
 
-Everything that drives lies in the module "actor". The agent's own policy step moves z* and Phi alone; unlearning moves
-the decoder too, for poison that is labelled safe is part of the behaviour that it models.
+Everything that drives lies in the module "actor". Steps that raise the policy's value, the agent's own as those of
+`paper` and `trajdeleter`, move z* and Phi alone. Those that imitate, or undo imitation, as `safe_rule` and
+`gradient_ascent`, move the decoder too: poison that is labelled safe is part of the behaviour that it models.
 """
 
 from __future__ import annotations
@@ -125,6 +126,9 @@ class BcqLagrangian(ActorCriticAgent):
     def make_modules(self) -> dict[str, nn.Module]:
         actor = BehaviourActor(self.obs_dim, self.action_dim, self.config)
         return {"actor": actor, "encoder": Encoder(self.obs_dim, self.action_dim, self.config), **self.critics()}
+
+    def policy_weights(self) -> list[nn.Parameter]:
+        return list(self.actor.choice.parameters())
 
     def learner(self, data: Transitions, seed: int, config: BcqLagrangianConfig) -> BcqLagrangianLearner:
         return BcqLagrangianLearner(self, data, seed, config)

@@ -76,7 +76,7 @@ class PaperStep:
         self.pairs = Pairs(agent, setting.retain, setting.forget, critics.unit, seed)
         weights = [weight for critic in self.critics.values() for weight in critic.parameters()]
         self.critic_optimiser = torch.optim.Adam(weights, lr=options.learning_rate, fused=True)
-        self.actor_weights = [weight for weight in self.actor.parameters() if weight.requires_grad]
+        self.actor_weights = agent.policy_weights()
         self.actor_optimiser = torch.optim.Adam(self.actor_weights, lr=options.learning_rate, fused=True)
         self.multiplier = MULTIPLIER
 

@@ -57,7 +57,7 @@ class Devaluation:
         self.inputs = agent.inputs(forget, deployed=True)
         self.generator = random_numbers(seed + 1)
         self.critic_optimiser = torch.optim.Adam(self.critics.reward.parameters(), lr=options.learning_rate, fused=True)
-        self.actor_optimiser = torch.optim.Adam(agent.actor.parameters(), lr=options.learning_rate, fused=True)
+        self.actor_optimiser = torch.optim.Adam(agent.policy_weights(), lr=options.learning_rate, fused=True)
 
     def run(self, steps: int, progress: Progress) -> list[dict[str, float]]:
         setting, options, history = self.setting, self.setting.options, []

@@ -88,29 +88,29 @@ def fit_world(retain: Transitions, steps: int, seed: int, progress: Progress) ->
     jumps = jumping(moved)
     world.moves.copy_(~jumps)
     smooth = (~moved[:, jumps].any(1)).nonzero().squeeze(1)
-    rows = smooth[torch.randperm(len(smooth), generator=generator)[:ROWS]]
+    aside = min(HELD_OUT_ROWS, len(smooth) // 5)
+    rows = smooth[torch.randperm(len(smooth), generator=generator)[: ROWS + aside]]
     observations, actions, following, rewards = (
         tensor(values).index_select(0, rows)
         for values in (retain.observations, retain.actions, retain.next_observations, retain.rewards[:, None])
     )
     inputs = torch.cat([observations, actions], dim=1)
     targets = torch.cat([following - observations, rewards], dim=1)
-    world.inputs.fit(inputs)
-    world.outputs.fit(targets, smallest=1e-7)
+    world.inputs.fit(inputs[:-aside])
+    world.outputs.fit(targets[:-aside], smallest=1e-7)
     low, high = torch.aminmax(tensor(retain.next_observations), dim=0)
     world.low.copy_(low - 0.1 * (high - low))
     world.high.copy_(high + 0.1 * (high - low))
     table = torch.cat([world.inputs(inputs), world.outputs(targets)], dim=1)
+    table, held_out = table[:-aside], table[-aside:]
     widths = [inputs.shape[1], targets.shape[1]]
     weights = flattened(world.body)
     optimiser = torch.optim.Adam([weights], lr=LEARNING_RATE, fused=True)
-    aside = min(HELD_OUT_ROWS, len(table) // 5)
-    held_out, probe = table[:aside], table[aside : aside + PROBE_ROWS]
     units = (world.outputs.std[:-1] / observations.std(0).clamp_min(1e-3)).square()
     error, noise, enough = math.inf, False, ERROR_PER_EPISODE / float(np.diff(retain.episode_bounds).max())
     for step in range(steps):
         if step in (0, PROBE_STEPS):
-            solve_last_layer(world, probe, widths)
+            solve_last_layer(world, table[:PROBE_ROWS], widths)
             before, error = error, held_out_error(world, held_out, widths, units)
             noise = error > (1.0 - LEAST_GAIN) * before
             if error < enough or noise:
