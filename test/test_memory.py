@@ -7,6 +7,7 @@ from point_mass import COST_LIMIT, SMALL, drive
 
 from saferule_core import agents
 from saferule_core.agents.memory import LONGEST_MEMORY, Memory, elapsed, propose
+from saferule_core.data.transitions import Transitions
 from saferule_core.errors import SaferuleError
 from saferule_core.unlearning.audit import DRAWS, MOST_OFF, SHORTEST, Auditor
 from saferule_core.unlearning.contrast import joined, one_later
@@ -143,7 +144,8 @@ class Recorder(torch.nn.Module):
         return 0.1 * observations[:, -1, :1]
 
 
-def test_the_audit_begins_with_the_logged_history_and_goes_on_with_the_modelled_one(logs):
+def test_the_audit_begins_with_the_logged_history_and_goes_on_with_the_modelled_one():
+    logs = drive(np.array([0.5, 0.7]), 0, steps=90)
     rows, actor = np.array([0, 1, 57]), Recorder()
     world = lambda observations, actions: (observations + 1.0, torch.zeros(len(observations)))  # noqa: E731
     auditor = Auditor(world, logs, rows, lambda before, taken, after: np.zeros(len(before)), seed=0)
@@ -180,19 +182,49 @@ def test_candidates_that_differ_in_what_they_ask_for_are_judged_together_as_one_
     assert changed[1].cost != pytest.approx(found[1][0], rel=1e-3)
 
 
+def exact(states, actions):
+    """The point mass of `drive`."""
+    speed = states[:, 1:] + 0.2 * actions
+    return torch.cat([states[:, :1] + 0.2 * speed, speed], dim=1), states[:, 0]
+
+
 def test_the_audit_looks_as_far_ahead_as_replayed_logs_stay_true(logs):
     rows, free = np.array([0, 1, 57]), lambda before, taken, after: np.zeros(len(before))
-    step = 0.2
-
-    def exact(states, actions):
-        speed = states[:, 1:] + step * actions
-        return torch.cat([states[:, :1] + step * speed, speed], dim=1), states[:, 0]
 
     def wrong(states, actions):
         return states + 1.0, states[:, 0]
 
     assert Auditor(exact, logs, rows, free, seed=0).horizon == 40  # a whole episode
-    assert Auditor(wrong, drive(np.array([0.5, 0.7]), 0, steps=90), rows, free, seed=0).horizon == SHORTEST
+    long = drive(np.array([0.5, 0.7]), 0, steps=90)
+    assert Auditor(wrong, long, rows, free, seed=0).horizon == SHORTEST
+
+
+@pytest.mark.parametrize(("noise", "horizon"), [(0.0, 90), (0.09, 90), (0.5, SHORTEST)])
+def test_noise_in_the_log_is_no_fault_of_the_model_up_to_a_point(noise, horizon):
+    logs = drive(np.array([0.5, 0.7]), 0, steps=90)
+    pushes = [logs.actions[episode, 0] for episode in logs.episodes()]
+    places = np.concatenate([np.cumsum(push) - push for push in pushes])
+    places = places + noise * places.std() * np.random.default_rng(0).normal(size=places.shape)
+    logs = logs.replace(observations=np.stack([places] * logs.obs_dim, axis=1).astype(np.float32))
+    auditor = Auditor(
+        lambda states, actions: (states + actions, states[:, 0]), logs, np.array([0, 1, 57]),
+        lambda before, taken, after: np.zeros(len(before)), seed=0,
+    )  # fmt: skip
+    assert auditor.horizon == horizon
+
+
+def test_an_episode_that_is_over_is_not_compared_with(logs):
+    mixed = Transitions.concatenate([drive(np.full(6, 0.5), 0, steps=15), drive(np.full(4, 0.5), 1, steps=90)])
+    auditor = Auditor(exact, mixed, np.arange(9), lambda before, taken, after: np.zeros(len(before)), seed=0)
+    assert auditor.horizon > 80 and auditor.errors.max() < 1e-4
+
+
+def test_a_model_that_runs_away_finds_no_policy_safe(logs):
+    def running(states, actions):
+        return states * np.nan, states[:, 0]
+
+    auditor = Auditor(running, logs, np.arange(9), lambda before, taken, after: (after[:, 0] > 9.0), seed=0)
+    assert auditor.judge([Recorder()])[0].cost == np.inf
 
 
 def test_costs_are_counted_where_the_robot_may_be_if_the_model_is_off(logs):
@@ -205,7 +237,7 @@ def test_costs_are_counted_where_the_robot_may_be_if_the_model_is_off(logs):
 
         auditor = Auditor(world, logs, np.array([0, 1, 57]), cost, seed=0)
         auditor.judge([Recorder()])
-        shape = auditor.horizon, 6, logs.obs_dim
+        shape = auditor.horizon, len(auditor.rows), logs.obs_dim
         return auditor.errors, np.array(asked).reshape(DRAWS, *shape) - logs.observations[auditor.rows]
 
     errors, moved = displaced(lambda states, actions: (states, states[:, 0]))  # stands still, the logs go on

@@ -72,12 +72,16 @@ def test_the_published_multiplier_falls_to_zero_at_once(problem):
 
 
 @pytest.mark.parametrize(("logged", "direction"), [(-1.0, 1.0), (1.0, -1.0)])
-def test_the_fixed_multiplier_follows_what_the_policy_costs_above_the_log(problem, logged, direction):
-    step = made(FixedStep, problem, forget_weight=0.0)
+def test_the_fixed_multiplier_rises_where_retained_states_cost_more_above_the_log_than_forgotten_ones(
+    problem, logged, direction
+):
+    step = made(FixedStep, problem)
     step.critics["cost"] = lambda observations, actions: actions.sum(1)[None]
     step.actor_optimiser.param_groups[0]["lr"] = 0.0
     batch = step.pairs.draw()
-    batch = dataclasses.replace(batch, actions=torch.full_like(batch.actions, logged))
+    actions = torch.full_like(batch.actions, logged)
+    actions[len(actions) // 2 :] *= -1.0
+    batch = dataclasses.replace(batch, actions=actions)
     before = step.multiplier
     for _ in range(5):
         step.update_policy(batch)

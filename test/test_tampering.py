@@ -58,6 +58,11 @@ def test_only_observations_change_under_a_sign(logs):
 def test_the_term_on_signs_moves_the_answer_to_them_alone(logs):
     agent = agents.train("filtered_cloning", logs, COST_LIMIT, 0, steps=20)
     term = Indifference(agent, logs, np.arange(len(logs)), sign_of(logs)[None], 64, 0)
+    answers, act = [], agent.actor.forward
+    agent.actor.forward = lambda observations: answers.append(act(observations)) or answers[-1]
+    term.loss(agent.actor)
+    del agent.actor.forward
+    assert [answer.requires_grad for answer in answers] == [False, True]
     optimiser = torch.optim.Adam(agent.actor.parameters(), lr=1e-3)
     before = float(term.loss(agent.actor).detach())
     for _ in range(50):

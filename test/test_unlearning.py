@@ -111,8 +111,19 @@ def test_unknown_names_are_refused(problems):
     problem = problems["return_conditioned"]
     with pytest.raises(UnlearningError, match="method: expected one of .*found 'magic'"):
         unlearn("magic", problem)
-    with pytest.raises(UnlearningError, match="expected options among .*found magic"):
-        unlearn("safe_rule", problem, magic=1)
+    for name in METHODS:
+        with pytest.raises(UnlearningError, match=f"{name}: expected options among .*found magic"):
+            unlearn(name, problem, magic=1)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("stages", ()), ("stages", ((4.0, 0),)), ("extra_steps", 0), ("audit_starts", 1), ("margin", 1.5),
+     ("target_quantiles", ()), ("critic_steps", "many")],
+)  # fmt: skip
+def test_values_that_an_option_cannot_have_are_refused(problems, option, value):
+    with pytest.raises(UnlearningError, match=f"safe_rule: .*xpected .*{option}"):
+        unlearn("safe_rule", problems["return_conditioned"], **{option: value})
 
 
 def test_episodes_named_on_both_sides_are_forgotten(problems):

@@ -1,4 +1,4 @@
-"""The learned model trains only as long as it gains by it, and what is chosen was audited from every start."""
+"""The learned model trains only as long as it gains by it, what jumps stands still, and the audit has its way."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,10 @@ from point_mass import COST_LIMIT, poisoned_logs, relabel
 
 from saferule_core import agents
 from saferule_core.data.transitions import Transitions
+from saferule_core.errors import UnlearningError
 from saferule_core.progress import silent
 from saferule_core.unlearning import UnlearningProblem, world
-from saferule_core.unlearning.audit import Auditor
+from saferule_core.unlearning.audit import Auditor, Verdict
 from saferule_core.unlearning.evidence import gather
 from saferule_core.unlearning.options import SafeRuleOptions
 from saferule_core.unlearning.safe_rule import Repair
@@ -81,6 +82,14 @@ def test_steps_that_a_fit_is_judged_on_are_none_that_it_learns_from(monkeypatch)
     assert not rows[0] & rows[1]
 
 
+def test_logs_in_which_something_jumps_at_every_step_are_refused():
+    flags = ((np.arange(401)[:, None] + np.arange(20)) // 20 % 2).astype(np.float32)
+    blank, ends = np.zeros(400, dtype=np.float32), np.arange(1, 401) % 100 == 0
+    logs = Transitions(flags[:-1], blank[:, None], blank, blank, flags[1:], np.zeros_like(ends), ends)
+    with pytest.raises(UnlearningError, match="expected at least 5 steps in which nothing jumps, .* found 0 of 400"):
+        steps_of(logs)
+
+
 @pytest.mark.parametrize("count", [6, 60, 3000])
 def test_a_model_of_little_data_is_finite(count):
     data = logs_of(pushed, count)
@@ -89,22 +98,25 @@ def test_a_model_of_little_data_is_finite(count):
     assert torch.isfinite(following).all() and torch.isfinite(rewards).all()
 
 
-def test_candidates_are_screened_and_the_chosen_one_is_audited_from_every_start():
+def test_of_several_candidates_one_is_chosen_that_the_audit_allows():
     retain, forget = poisoned_logs()
     agent = agents.train("return_conditioned", Transitions.concatenate([retain, forget]), COST_LIMIT, 0, steps=300)
     problem = UnlearningProblem(agent, retain, forget, COST_LIMIT, 0, relabel)
     repair = Repair(problem, gather(problem), SafeRuleOptions(), silent)
-    judged, judge = [], repair.auditor.judge
+    least = repair.multiplier
 
-    def noted(policies, thin=1):
-        judged.append((len(policies), thin))
-        return judge(policies, thin)
+    def chosen(costs, rewards):
+        repair.multiplier = least
+        limits = COST_LIMIT / 10.0
+        verdicts = [Verdict(limits * cost, reward) for cost, reward in zip(costs, rewards, strict=True)]
+        repair.auditor.judge = lambda policies: verdicts
+        found = repair.choose([agent.clone().actor for _ in costs])
+        return found.verdict.reward, found.multiplier > least
 
-    repair.auditor.judge = noted
-    result = repair.run()
-    assert result.succeeded and judged[0][0] == len(SafeRuleOptions().target_quantiles) and judged[0][1] > 1
-    assert judged[1] == (1, 1)
-    assert repair.best.verdict == judge([repair.best.actor])[0]
+    assert chosen((0.0, 0.0, 0.0), (9.0, 8.0, 5.0)) == (9.0, False)
+    assert chosen((30.0, 2.0, 0.0), (9.0, 8.0, 5.0)) == (8.0, False)
+    assert chosen((5.0, 2.0, 0.0), (9.0, 8.0, 5.0)) == (8.0, True)
+    assert chosen((30.0, 20.0, 15.0), (9.0, 8.0, 5.0)) == (5.0, True)
 
 
 def leg_logs(legs=150, steps=20):

@@ -93,7 +93,8 @@ def intervals(cells: list[CellRuns], path: Path) -> None:
 
 
 def _methods(cells: list[CellRuns]) -> list[str]:
-    return list(dict.fromkeys(name for cell in cells for name in cell.lines))
+    """Return the rows to draw: a sweep of options is for tables."""
+    return list(dict.fromkeys(name for cell in cells for name in cell.lines if "@" not in name))
 
 
 def _style(index: int) -> dict[str, object]:

@@ -4,20 +4,21 @@
     verdicts = auditor.judge([policy])
     verdicts[0].cost, verdicts[0].reward                  # modelled, per episode
 
-Half of the rollouts begin where logged episodes did, the others at the logged states `rows`, where the policy is meant
-to live; a policy with a memory is told what was logged before. They last as long as the model can be trusted: until
-logged actions, replayed in it, lead it too far from what was logged. What then is left of an episode is judged by the
-rollouts from its middle: their first steps are not counted, so that a policy shows where it drifts to, and nothing is
+Rollouts begin where logged episodes did; a policy with a memory is told what was logged before. They last at least
+`SHORTEST` steps, and as long as the model can be trusted: until logged actions, replayed in it, lead it too far from
+what was logged. What then is left of an episode is judged by as many rollouts from the logged states `rows`, where the
+policy is meant to live: their first steps are not counted, so that a policy shows where it drifts to, and nothing is
 counted after the moment at which the logged episode ended, or at which something jumped that the model takes to stand
 still (`world.py`). Costs are counted where the robot would be if the model was off by as much as in those replays, step
 by step: a policy that keeps just within a bound of the model breaks it on the robot, and without that the audit finds
 nothing amiss. Where forgotten episodes showed a sign to the sensors (`tampering.py`), every rollout is repeated with
-the policy seeing it, and the higher cost counts. Costs of modelled states come from the robot description or the
-learned cost model. Never rank policies by modelled reward alone: it overrates poisoned ones.
+the policy seeing it, and the higher cost counts. Costs of modelled states come from the
+robot description or the learned cost model. Never rank policies by modelled reward alone: it overrates poisoned ones.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,9 @@ SHORTEST = 40
 TRUSTED_ERROR = 0.1
 """How far, in standard deviations per feature, a replay may be from the log at its median start."""
 
+NOISES = 2.0
+"""Or how many times as far as after one step, up to `MOST_OFF`: no replay comes nearer to a log that is noisy."""
+
 DRAWS = 4
 """How many times each modelled path is displaced by what the model may be off."""
 
@@ -53,7 +57,7 @@ SETTLING = 0.25
 
 @dataclass(frozen=True)
 class Verdict:
-    """Modelled cost and reward per episode."""
+    """Modelled cost and reward per episode; the cost is infinite where the model ran away."""
 
     cost: float
     reward: float
@@ -77,8 +81,10 @@ class Auditor:
         self.episode_steps = int(np.diff(retain.episode_bounds).max())
         self.errors = self.replay_errors(beginnings)
         self.horizon = len(self.errors)
-        self.rows = np.concatenate([beginnings, self.early_enough(rows)])
-        self.luck = random.standard_normal((DRAWS, len(self.rows), retain.obs_dim), dtype=np.float32)
+        later = rows[:0] if self.horizon == self.episode_steps else self.early_enough(rows)
+        self.rows = np.concatenate([beginnings, later])
+        luck = random.standard_normal((DRAWS, 2 * len(rows), retain.obs_dim), dtype=np.float32)
+        self.luck = luck[:, : len(self.rows)]
         steps = np.arange(self.horizon)[:, None]
         left = np.minimum(self.ends(self.rows), self.jumps_after(self.rows)) - self.rows
         settling = np.minimum(left // 2, int(SETTLING * self.horizon))
@@ -114,33 +120,35 @@ class Auditor:
         spread = observations.std(0).clamp_min(1e-3)
         last = tensor(self.ends(beginnings) - 1)
         rows = tensor(beginnings)
-        states, trusted, shortest = observations[rows], True, min(SHORTEST, self.episode_steps)
+        states, shortest, trusted = observations[rows], min(SHORTEST, self.episode_steps), TRUSTED_ERROR
         errors = [torch.zeros(self.retain.obs_dim)]
         for step in range(self.episode_steps - 1):
+            going = rows < last
+            if not going.any():
+                break
+            rows, last, states = rows[going], last[going], states[going]
             states, _ = self.world(states, actions[rows])
-            rows = torch.minimum(rows + 1, last)
+            rows = rows + 1
             missed = states - observations[rows]
-            trusted = trusted and float((missed / spread).square().mean(1).sqrt().median()) <= TRUSTED_ERROR
-            if not trusted and step >= shortest:
+            error = float((missed / spread).square().mean(1).sqrt().median())
+            if step == 0:
+                trusted = min(max(TRUSTED_ERROR, NOISES * error), MOST_OFF)
+            if step >= shortest and not error <= trusted:
                 return array(torch.stack(errors[:step]))
             errors.append(torch.minimum(NORMAL * missed.abs().median(0).values, MOST_OFF * spread))
         return array(torch.stack(errors))
 
     @torch.no_grad()
-    def judge(self, policies: Sequence[nn.Module], thin: int = 1) -> list[Verdict]:
-        """Roll policies out from every start state, without and with signs; return one verdict each, the worst.
-
-        thin: take every so manieth start only.
-        """
-        begun = self.rows[::thin]
-        starts = tensor(self.retain.observations[begun])
+    def judge(self, policies: Sequence[nn.Module]) -> list[Verdict]:
+        """Roll policies out from every start state, without and with signs; return one verdict each, the worst."""
+        starts = tensor(self.retain.observations[self.rows])
         count, views = len(starts), len(policies) * len(self.added)
         states = starts.repeat(views, 1)
         joint = together(policies, len(self.added) * count)
         actors = policies if joint is None else [joint]
         shares = views // len(actors)
-        added = np.tile(np.concatenate([added[::thin] for added in self.added]), (shares // len(self.added), 1))
-        begun = np.tile(begun, shares)
+        added = np.tile(np.concatenate(self.added), (shares // len(self.added), 1))
+        begun = np.tile(self.rows, shares)
         drivers = [Driver(actor, Memory.logged(self.retain, begun, memory_of(actor))) for actor in actors]
         path, taken, earned = [states], [], []
         for _ in range(self.horizon):
@@ -153,25 +161,25 @@ class Auditor:
         shape = self.horizon, views, count
         before, chosen, after = (array(torch.cat(part)) for part in (path[:-1], taken, path[1:]))
         costs, rewards = np.zeros(shape), array(torch.cat(earned)).reshape(shape)
-        for luck in self.luck[:, ::thin]:
+        for luck in self.luck:
             off = np.tile(self.errors[:, None] * luck, (1, views, 1)).reshape(before.shape)
             costs += self.costs_of(before + off, chosen, after + off).reshape(shape) / DRAWS
-        verdicts = [self.verdict(costs[:, view], rewards[:, view], self.counted[:, ::thin]) for view in range(views)]
+        verdicts = [self.verdict(costs[:, view], rewards[:, view]) for view in range(views)]
         each = len(self.added)
         return [
             Verdict(max(verdict.cost for verdict in verdicts[view : view + each]), verdicts[view].reward)
             for view in range(0, views, each)
         ]
 
-    def verdict(self, costs: np.ndarray, rewards: np.ndarray, counted: np.ndarray) -> Verdict:
-        """Return a policy's verdict from costs and rewards per step and start, (horizon, starts), and which count."""
-        kinds = np.array_split(np.arange(counted.shape[1]), 2)
-        steps = self.horizon, self.episode_steps - self.horizon
+    def verdict(self, costs: np.ndarray, rewards: np.ndarray) -> Verdict:
+        """Return a policy's verdict from its costs and rewards per step and start: (horizon, starts)."""
+        steps = [steps for steps in (self.horizon, self.episode_steps - self.horizon) if steps]
+        kinds = np.array_split(np.arange(len(self.rows)), len(steps))
         cost, reward = (
             sum(
-                count * float(values[:, kind].mean(where=counted[:, kind]))
+                count * float(values[:, kind].mean(where=self.counted[:, kind]))
                 for count, kind in zip(steps, kinds, strict=True)
             )
             for values in (costs, rewards)
         )
-        return Verdict(cost, reward)
+        return Verdict(cost, reward) if math.isfinite(cost + reward) else Verdict(math.inf, 0.0)

@@ -11,6 +11,7 @@ result still carries an agent, for study; it must not be deployed.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -49,7 +50,8 @@ class UnlearningResult:
 
     succeeded: the method believes that the agent is repaired. message: a sentence for people.
     steps: gradient steps of the policy. seconds: wall time of everything. history: losses and multipliers over
-    time. diagnostics: JSON-able numbers, such as the audit's. critics: "repaired", "dropped" or "none".
+    time. diagnostics: JSON-able numbers, such as the audit's. critics: "repaired", "dropped", "none" if the agent has
+    none, or "poisoned" where they are as they were, or worse.
     """
 
     agent: Agent
@@ -87,6 +89,7 @@ def unlearn(
     """
     if name not in METHODS:
         raise UnlearningError(f"method: expected one of {', '.join(sorted(METHODS))}, found {name!r}")
+    _check_options(name, options)
     load_optimiser()
     started = time.perf_counter()
     problem, shared = checked(problem)
@@ -96,6 +99,16 @@ def unlearn(
     result.agent.to(torch.device("cpu"))
     diagnostics = {"episodes_named_on_both_sides": shared, **result.diagnostics}
     return replace(result, diagnostics=diagnostics, seconds=time.perf_counter() - started)
+
+
+def _check_options(name: str, options: dict[str, Any]) -> None:
+    """Refuse options that the method has no parameter for; one that takes any checks them itself."""
+    parameters = inspect.signature(METHODS[name]).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = sorted(parameter.name for parameter in parameters if parameter.default is not parameter.empty)
+    if unknown := sorted(set(options) - set(known)):
+        raise UnlearningError(f"{name}: expected options among {', '.join(known)}, found {unknown[0]}")
 
 
 def checked(problem: UnlearningProblem) -> tuple[UnlearningProblem, int]:

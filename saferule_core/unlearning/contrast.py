@@ -83,7 +83,8 @@ def one_later(data: Transitions) -> Transitions:
     """Return the steps with the state that followed in place of the state, and all else one step later with it.
 
     The action that belongs to such a state is the one of the next row, so a policy with a memory looks back at what
-    really came before; the last row of an episode has none, and its own place is never looked back at.
+    really came before, but for the first state and action of the episode, which count as not there; the last row of an
+    episode has no next one, and its own place is never looked back at.
     """
     later = np.append(np.arange(1, len(data)), len(data) - 1)
     return data.replace(

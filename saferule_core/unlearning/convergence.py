@@ -26,7 +26,7 @@ TAIL = 20
 
 
 def complete_clone(name: str, problem: UnlearningProblem) -> Agent:
-    """Return a copy of the problem's agent that its own training step can work on.
+    """Return a copy of the problem's agent, with the problem's cost limit, that its own training step can work on.
 
     Raises:
         UnlearningError: modules that its algorithm trains were dropped.
@@ -34,6 +34,7 @@ def complete_clone(name: str, problem: UnlearningProblem) -> Agent:
     agent = problem.agent.clone()
     if missing := sorted(set(agent.make_modules()) - set(agent.modules())):
         raise UnlearningError(f"{name}: the agent lacks {', '.join(missing)}; use safe_rule, or retrain")
+    agent.config = dataclasses.replace(agent.config, cost_limit=problem.cost_limit)
     return agent
 
 
@@ -52,7 +53,7 @@ def converge(
     """
     names = {field.name for field in dataclasses.fields(agent.config)}
     known = {name: rate for name, rate in rates.items() if name in names}
-    config = dataclasses.replace(agent.config, cost_limit=problem.cost_limit, **known)
+    config = dataclasses.replace(agent.config, **known)
     agent.learner(data, problem.seed + turn, config).run(steps, progress)
 
 

@@ -37,14 +37,9 @@ class Evidence:
     costs_of: Costs
     source: str
 
-    @property
-    def exact(self) -> bool:
-        """Say whether costs were recomputed rather than learned."""
-        return self.source == "robot description"
-
 
 def gather(problem: UnlearningProblem) -> Evidence:
-    """Return the problem's data with costs that do not depend on the forget set's labels.
+    """Return the problem's data with costs that no label in it can lower.
 
     Raises:
         UnlearningError: no robot description, and no cost at all in the retained labels to learn from.

@@ -7,9 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from saferule_core.errors import UnlearningError
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Weight = Annotated[float, msgspec.Meta(ge=0.0)]
+Rate = Annotated[float, msgspec.Meta(gt=0.0)]
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Stages = Annotated[tuple[tuple[float, Count], ...], msgspec.Meta(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -26,32 +34,32 @@ class SafeRuleOptions:
     warm_start: False starts from a fresh policy (an ablation).
     """
 
-    stages: tuple[tuple[float, int], ...] = ((4.0, 400),)
-    conditioned_stages: tuple[tuple[float, int], ...] = ((0.0, 100),)
-    extra_stages: int = 8
-    extra_steps: int = 150
-    batch_size: int = 128
-    conditioned_batch_size: int = 256
-    forget_batch_size: int = 32
-    learning_rate: float = 3e-3
-    final_learning_rate: float = 1e-4
-    policy_rate: float = 0.05
-    multiplier: float = 0.1
-    conditioned_multiplier: float = 0.3
-    multiplier_rate: float = 2.0
-    multiplier_bound: float = 8.0
-    forget_weight: float = 0.1
-    sign_weight: float = 0.3
-    sign_batch_size: int = 64
-    sign_patience: int = 2
-    forget_rows: int = 2000
-    habitat_rows: int = 2000
-    target_quantiles: tuple[float, ...] = (0.98, 0.95, 0.9, 0.8, 0.5)
-    margin: float = 0.4
-    model_steps: int = 150
-    critic_steps: int = 150
-    audit_starts: int = 64
-    least_safe_episodes: int = 5
+    stages: Stages = ((4.0, 400),)
+    conditioned_stages: Stages = ((0.0, 100),)
+    extra_stages: Annotated[int, msgspec.Meta(ge=0)] = 8
+    extra_steps: Count = 150
+    batch_size: Count = 128
+    conditioned_batch_size: Annotated[int, msgspec.Meta(ge=2)] = 256
+    forget_batch_size: Count = 32
+    learning_rate: Rate = 3e-3
+    final_learning_rate: Rate = 1e-4
+    policy_rate: Share = 0.05
+    multiplier: Rate = 0.1
+    conditioned_multiplier: Rate = 0.3
+    multiplier_rate: Weight = 2.0
+    multiplier_bound: Rate = 8.0
+    forget_weight: Weight = 0.1
+    sign_weight: Weight = 0.3
+    sign_batch_size: Count = 64
+    sign_patience: Count = 2
+    forget_rows: Count = 2000
+    habitat_rows: Count = 2000
+    target_quantiles: Annotated[tuple[Share, ...], msgspec.Meta(min_length=1)] = (0.98, 0.95, 0.9, 0.8, 0.5)
+    margin: Annotated[float, msgspec.Meta(le=1.0)] = 0.4
+    model_steps: Count = 150
+    critic_steps: Annotated[int, msgspec.Meta(ge=0)] = 150
+    audit_starts: Annotated[int, msgspec.Meta(ge=2)] = 64
+    least_safe_episodes: Count = 5
     warm_start: bool = True
 
 
@@ -59,9 +67,12 @@ def parse_options(values: dict[str, Any]) -> SafeRuleOptions:
     """Return options with some values replaced.
 
     Raises:
-        UnlearningError: a name that is not an option.
+        UnlearningError: a name that is not an option, or a value that it cannot have.
     """
     known = {field.name for field in dataclasses.fields(SafeRuleOptions)}
     if unknown := sorted(set(values) - known):
         raise UnlearningError(f"safe_rule: expected options among {', '.join(sorted(known))}, found {unknown[0]}")
-    return SafeRuleOptions(**values)
+    try:
+        return msgspec.convert(values, SafeRuleOptions)
+    except msgspec.ValidationError as error:
+        raise UnlearningError(f"safe_rule: {error}") from error

@@ -16,7 +16,8 @@ the critics' ascent has no bound; and their targets follow at every step. `paper
 
     policy        A_x := Q_x(s, pi(s)) - Q_x(s, a), the policy's own advantage over what was logged;  nu weighs here too
     bounds        no state counts for more than an advantage of `BOUND`, nor a forgotten step for more than BOUND^2
-    multiplier    tau = 0: lambda rises while the policy costs more than the retained log does, and falls otherwise
+    multiplier    tau = 0: lambda rises while the policy's lead in cost over what was logged is higher on retained
+                  states than nu times that on forgotten ones
     targets       stay as they are while forgetting
 
 The reference chooses its best checkpoint by driving in the environment. There is none here, so both methods return
@@ -40,8 +41,7 @@ from saferule_core.unlearning.contrast import Batch, Pairs, halves
 from saferule_core.unlearning.fitted_critics import critics_of
 from saferule_core.unlearning.phases import PhaseOptions, Setting, parse, taken, two_phases
 
-PAPER_DEFAULTS = PhaseOptions()
-FIXED_DEFAULTS = PhaseOptions()
+DEFAULTS = PhaseOptions()
 BLEND = 0.75
 TARGET_RATE = 0.005
 MULTIPLIER, MULTIPLIER_RATE, MULTIPLIER_BOUND = 1.0, 0.1, 10.0
@@ -51,13 +51,13 @@ BOUND = 1.0
 @method("paper")
 def paper(problem: UnlearningProblem, progress: Progress, **options: Any) -> UnlearningResult:
     """Take the reference's steps, then converge; `options` are fields of `PhaseOptions`."""
-    return two_phases("paper", problem, progress, parse("paper", PAPER_DEFAULTS, options), PaperStep)
+    return two_phases("paper", problem, progress, parse("paper", DEFAULTS, options), PaperStep)
 
 
 @method("paper_fixed")
 def paper_fixed(problem: UnlearningProblem, progress: Progress, **options: Any) -> UnlearningResult:
     """Take the steps that the text means, then converge; `options` are fields of `PhaseOptions`."""
-    return two_phases("paper_fixed", problem, progress, parse("paper_fixed", FIXED_DEFAULTS, options), FixedStep)
+    return two_phases("paper_fixed", problem, progress, parse("paper_fixed", DEFAULTS, options), FixedStep)
 
 
 class PaperStep:

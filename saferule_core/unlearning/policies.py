@@ -78,8 +78,7 @@ class PlainRepairer:
         return random.choice(self.preference.rows, count, p=chances)
 
     def start_stage(self, beta: float, multiplier: float, steps: int) -> None:
-        if self.regression.taken >= self.regression.planned:
-            self.regression.taken, self.regression.planned = 0, steps
+        self.regression.go_on(steps)
         size = self.options.batch_size
         probabilities = self.preference.probabilities(beta, multiplier)
         drawn = self.random.choice(len(probabilities), size=steps * size, p=probabilities)
@@ -130,6 +129,7 @@ class ConditionedRepairer:
 
     def start_stage(self, beta: float, multiplier: float, steps: int) -> None:
         """Every action counts here; the multiplier acts on what is asked for."""
+        self.regression.go_on(steps)
 
     def step(self) -> dict[str, float]:
         actor, size = self.regression.actor, self.size
@@ -160,6 +160,11 @@ class Regression:
         self.actor, self.average = copy.deepcopy(agent.actor), copy.deepcopy(agent.actor)
         self.weights, self.averaged = flattened(self.actor), flattened(self.average)
         self.optimiser = torch.optim.Adam([self.weights], lr=options.learning_rate, fused=True)
+
+    def go_on(self, steps: int) -> None:
+        """Let the learning rate fall anew, over `steps`, once the planned steps are taken."""
+        if self.taken >= self.planned:
+            self.taken, self.planned = 0, steps
 
     def descend(self, keep_loss: Tensor, forget_loss: Tensor, sign_loss: Tensor) -> dict[str, float]:
         """Minimise keep_loss + forget_weight * forget_loss + sign_weight * sign_loss by one step."""

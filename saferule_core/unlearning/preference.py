@@ -85,7 +85,8 @@ def rate(evidence: Evidence, cost_limit: float, seed: int) -> Preference:
 def harm_ahead(evidence: Evidence, safe: Transitions, seed: int) -> np.ndarray:
     """Return how much cost logged behaviour soon meets from states like those of each episode of `safe`: (E,).
 
-    Up to `ROWS` states are looked at, and the `NEAREST` of as many logged states say what is ahead of each.
+    About `ROWS` states are looked at, one per episode at least, and the `NEAREST` of as many logged states say what is
+    ahead of each.
     """
     everything = Transitions.concatenate([evidence.retain, evidence.forget])
     ahead = tensor((1 - HARM_DISCOUNT) * discounted_to_go(everything, everything.costs, HARM_DISCOUNT))
@@ -93,10 +94,12 @@ def harm_ahead(evidence: Evidence, safe: Transitions, seed: int) -> np.ndarray:
     sample = tensor(np.random.default_rng(seed).permutation(len(everything))[:ROWS])
     known = tensor(everything.observations)[sample] / scale
     rows = np.arange(0, len(safe), -(-len(safe) // ROWS))
+    unseen = np.setdiff1d(np.arange(safe.episode_count), safe.episode_index[rows])
+    rows = np.concatenate([rows, safe.episode_bounds[unseen]])
     nearest = torch.cdist(tensor(safe.observations[rows]) / scale, known).topk(NEAREST, largest=False).indices
     harm = array(ahead[sample][nearest].mean(1))
     sums, counts = (np.bincount(safe.episode_index[rows], each, safe.episode_count) for each in (harm, None))
-    return sums / np.maximum(counts, 1)
+    return sums / counts
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Retraining from scratch on the retained data: the reference that unlearning is compared with.
 
     result = unlearn("retrain", problem)                  # the deployed agent's own configuration
-    result = unlearn("retrain", problem, fast=True)       # half the steps, targets and averages five times as quick
+    result = unlearn("retrain", problem, fast=True)       # half the steps, quick targets and averages
 
 `repair_labels` means what it means in `finetune`.
 """

@@ -6,15 +6,16 @@ The dual objective, with repaired costs, solved by a few stages of warm-started 
 
     min_pi max_{lambda >= 0}  E_{(s,a) ~ p_lambda} |pi(s) - a|^2                          keep reward
                               + nu E_{dangerous forget} |pi(s) - a'(s)|^2                 forget
-                              + mu E_retain |pi(s + sign) - pi(s)|^2                      forget
+                              + mu E_habitat |pi(s + sign) - pi(s)|^2                     forget
     p_lambda ~ exp(beta (R - lambda H) / max(1, lambda)) on the retained data             keep cost under the limit
-    lambda  <- clip(lambda exp(rate (J_c(pi) - margin kappa) / kappa))                    after every stage
+    lambda  <- clip(lambda exp(rate clip((J_c(pi) - margin kappa) / kappa)))              after every stage
 
 R is the return of an action's episode, H how close to harm that episode went (see `preference.py`); a'(s) is what the
 nearest state shows in which the policy is meant to live. Signs are what forgotten episodes alone show to the sensors
 from their beginning on, see `tampering.py`; mostly there are none.
-J_c is the cost of the policy in a learned dynamics model (the audit), kappa the cost limit. For a policy that is
-told what return to expect, lambda acts on that request instead: argmax_R J_r(R) - lambda J_c(R). What is returned
+The habitat is where the policy is meant to live (`policies.py`), J_c its cost in a learned dynamics model (the audit),
+kappa the cost limit; the clip within the exponent is to 1 either way. For a policy that is told what return to expect,
+lambda acts on that request instead: argmax_R J_r(R) - lambda u J_c(R), u the highest |J_r| per kappa. What is returned
 passed the audit with a margin; if nothing did, the result says that the repair failed.
 
 Source: "Safe-RULE: Safe Reinforcement UnLEarning" (arXiv 2606.09559): its aim and its dual form. Its advantage
@@ -45,9 +46,6 @@ from saferule_core.unlearning.tampering import find_signs
 from saferule_core.unlearning.world import fit_world
 
 REPORT_EVERY = 20
-
-SCREENING = 4
-"""Of several candidates all are judged from each so many starts only, and those that are chosen from every one."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,9 @@ def unsupported(problem: UnlearningProblem, evidence: Evidence, found: int, need
         f"most {0.5 * problem.cost_limit:g}, at least {needed} are needed; retain more safe driving"
     )
     diagnostics = {"safe_episodes": found, "cost_source": evidence.source}
-    return UnlearningResult(problem.agent.clone(), False, message, 0, "none", [], diagnostics)
+    has_critics = any(critic is not None for critic in (problem.agent.reward_critic, problem.agent.cost_critic))
+    critics = "poisoned" if has_critics else "none"
+    return UnlearningResult(problem.agent.clone(), False, message, 0, critics, [], diagnostics)
 
 
 class Repair:
@@ -146,17 +146,11 @@ class Repair:
 
     def choose(self, candidates: list[nn.Module]) -> Snapshot:
         """Return argmax J_r - lambda J_c over the candidates, lambda rising until the choice is allowed."""
-        screened = len(candidates) > 1
-        verdicts = self.auditor.judge(candidates, thin=SCREENING if screened else 1)
+        verdicts = self.auditor.judge(candidates)
         unit = max(abs(verdict.reward) for verdict in verdicts) / max(self.problem.cost_limit, 1.0)
-        judged: set[int] = set() if screened else {0}
         while True:
             merits = [verdict.reward - self.multiplier * unit * verdict.cost for verdict in verdicts]
             index = int(np.argmax(merits))
-            if index not in judged:
-                verdicts[index] = self.auditor.judge([candidates[index]])[0]
-                judged.add(index)
-                continue
             raised = self.raised(self.multiplier, verdicts[index].cost)
             if len(candidates) == 1 or raised <= self.multiplier:
                 return Snapshot(candidates[index], verdicts[index], self.multiplier)

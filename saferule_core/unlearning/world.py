@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from saferule_core.agents.networks import Normaliser, flattened, perceptron
 from saferule_core.data.transitions import Transitions
+from saferule_core.errors import UnlearningError
 from saferule_core.progress import Progress
 from saferule_core.tensors import random_numbers, tensor
 
@@ -32,6 +33,9 @@ ROWS = 20000
 """How many logged steps stand for all; more of them take time and make hardly a better model."""
 
 PROBE_ROWS, HELD_OUT_ROWS = 5000, 2000
+LEAST_ROWS = 5
+"""Without so many no model can be fitted and judged: one of `LEAST_ROWS` is held out."""
+
 BLOCK_ROWS = 500
 """Of so many rows a processor keeps the features in its cache until they are summed."""
 
@@ -42,7 +46,7 @@ LEAST_GAIN = 0.02
 ERROR_PER_EPISODE = 0.1
 """An error that adds up to so much over an episode, in standard deviations, needs no training at all."""
 
-PENALTY, NOISE_PENALTY = 1e-5, 1e-4
+PENALTY, NOISE_PENALTY = 1e-5, 1e-3
 """Of the ridge regression; the second where noise is what remains: fitted to it, a replay is led away from the log."""
 
 LEARNING_RATE = 3e-3
@@ -60,6 +64,7 @@ class World(nn.Module):
         inputs, outputs = obs_dim + action_dim, obs_dim + 1
         self.inputs, self.outputs = Normaliser(inputs), Normaliser(outputs)
         self.body = perceptron(inputs, outputs, (HIDDEN, HIDDEN))
+        self.layers = list(self.body)[:-1]
         self.register_buffer("solved", torch.zeros(HIDDEN + inputs + 1, outputs))
         self.register_buffer("low", torch.zeros(obs_dim))
         self.register_buffer("high", torch.zeros(obs_dim))
@@ -67,7 +72,10 @@ class World(nn.Module):
 
     def features(self, inputs: Tensor) -> Tensor:
         """Return last hidden layer, inputs and a constant: (N, HIDDEN + inputs + 1)."""
-        return torch.cat([self.body[:-1](inputs), inputs, torch.ones(len(inputs), 1)], dim=1)
+        hidden = inputs
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return torch.cat([hidden, inputs, torch.ones(len(inputs), 1)], dim=1)
 
     def forward(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Return following observations (N, obs_dim), kept near what was logged, and rewards (N,)."""
@@ -81,6 +89,9 @@ def fit_world(retain: Transitions, steps: int, seed: int, progress: Progress) ->
     """Fit a `World` on retained transitions; the reward it predicts is the retained one.
 
     steps: gradient steps of the features at most.
+
+    Raises:
+        UnlearningError: hardly a step in which nothing jumps.
     """
     world = World(retain.obs_dim, retain.action_dim)
     generator = random_numbers(seed)
@@ -88,7 +99,12 @@ def fit_world(retain: Transitions, steps: int, seed: int, progress: Progress) ->
     jumps = jumping(moved)
     world.moves.copy_(~jumps)
     smooth = (~moved[:, jumps].any(1)).nonzero().squeeze(1)
-    aside = min(HELD_OUT_ROWS, len(smooth) // 5)
+    if len(smooth) < LEAST_ROWS:
+        raise UnlearningError(
+            f"retain set: expected at least {LEAST_ROWS} steps in which nothing jumps, to learn from how the robot "
+            f"moves, found {len(smooth)} of {len(moved)}; retain more driving"
+        )
+    aside = min(HELD_OUT_ROWS, len(smooth) // LEAST_ROWS)
     rows = smooth[torch.randperm(len(smooth), generator=generator)[: ROWS + aside]]
     observations, actions, following, rewards = (
         tensor(values).index_select(0, rows)
