@@ -4,8 +4,9 @@ Data seeds 30 to 34 are reported; 10 to 19 are for tuning and for trying things 
 them. Seeds 30 to 34 are not unseen, though: they were looked at after each of many versions of `safe_rule`, and what
 fell short on them decided what was worked on next (the arm's drifting goal, BallCircle's first swing), so that their
 figures flatter it. Seeds 40 to 44 were first looked at when options had been chosen; one of their runs, a backdoor that
-was left in part, then led to a stronger penalty in the car's model. Seeds 45 to 49 were looked at for the first time
-when nothing of `safe_rule` was to be changed any more, and robots and attacks of `wide` not before that either.
+was left in part, then led to a stronger penalty in the car's model. On 45 to 49 the version after that was safe in 30
+of 30 runs, but its audit passed 6 unsafe policies from scratch, which led to the longer look of the present version.
+That one is what `fresh` shows, on seeds 50 to 54, which were not looked at before.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ FRESH = Preset(
         Group((Task("panda_reach"), Task("ball_run")), CLONES, MAIN),
         Group(BALL, ("advantage_weighted",), MAIN),
     ),
-    (45, 46, 47, 48, 49),
+    (50, 51, 52, 53, 54),
     RESULTS.with_name("unlearning_fresh"),
     RESULTS.with_name("unlearning_fresh") / "RESULTS.md",
 )
