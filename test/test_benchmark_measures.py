@@ -19,11 +19,13 @@ from benchmarks.unlearning.presets import PRESETS
 from benchmarks.unlearning.runs import Runs, comparable, violations
 from benchmarks.unlearning.statistics import (
     chance_of_more,
+    difference,
     improvement,
     interquartile_mean,
     interval,
     mean,
     profile,
+    quotient,
 )
 from benchmarks.unlearning.tables import COMPARED, driving_table, failures_list, overview, summary_table
 from saferule_core.agents import train
@@ -88,6 +90,14 @@ def test_the_chance_of_more_is_the_mann_whitney_statistic():
 def test_the_probability_of_improvement_is_averaged_over_tasks():
     found = improvement({"a": [3.0, 3.0], "b": [1.0, 1.0]}, {"a": [1.0, 2.0], "b": [1.0, 1.0]})
     assert (found.value, found.low, found.high) == (0.75, 0.75, 0.75)  # resampling within a task changes nothing here
+
+
+def test_a_quotient_keeps_runs_together_and_a_difference_keeps_tasks_apart():
+    runs = np.array([1.0, 2.0, 4.0, 8.0])
+    found = quotient({"a": np.stack([0.5 * runs, runs], 1)}, mean)
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
+    found = difference({"a": ([3.0, 3.0], [1.0]), "b": ([0.0, 2.0], [1.0, 1.0])})
+    assert found.value == 1.0 and found.low == pytest.approx(0.5) and found.high == pytest.approx(1.5)
 
 
 def test_the_interval_is_that_of_a_bootstrap_for_one_task():
@@ -298,7 +308,7 @@ def test_slow_or_poor_runs_break_their_claims():
     for line in poor:
         line["reward"] = 0.6 if line["method"] == "safe_rule" else line["reward"]
     assert not verdicts(slow)["wall time at most 1/15 of retrain (agents other than the transformer)"]
-    assert not verdicts(poor)["no task below 90 %"]
+    assert not verdicts(poor)["no task's mean below 90 %"]
     hidden = [line for line in good_lines() if line["cell"]["knowledge"] != "exact"]
     hidden[1].update(safe=False)
     assert False in verdicts(hidden).values()
@@ -315,7 +325,8 @@ def test_the_audit_is_told_what_it_missed_of_the_variants():
     missed = made_line("safe_rule_scratch", 30.0, diagnostics={"modelled_cost": 0.1})
     refused = made_line("safe_rule_scratch", 30.0, seed=31, succeeded=False)
     (claim,) = [claim for claim in claims(Runs([*good_lines(), missed, refused])) if "own audit" in claim.text]
-    assert claim.figure.endswith("of 2 unsafe policies of its variants it refused 1")
+    assert claim.figure.endswith("safe_rule_scratch: 1 of 2, 1 of 2 unsafe ones refused, 0 safe ones refused")
+    assert claim.figure.startswith("7 of 8 (87.5 %)") and claim.reached is False
 
 
 def test_over_settings_methods_are_compared_on_the_runs_that_all_made():

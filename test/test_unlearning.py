@@ -116,6 +116,13 @@ def test_unknown_names_are_refused(problems):
             unlearn(name, problem, magic=1)
 
 
+def test_a_fast_retraining_is_no_shorter_the_second_time(problems):
+    problem = problems["return_conditioned"]
+    first = unlearn("retrain", problem, fast=True)
+    second = unlearn("retrain", dataclasses.replace(problem, agent=first.agent), fast=True)
+    assert first.steps == second.steps == problem.agent.config.steps // 2
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [("stages", ()), ("stages", ((4.0, 0),)), ("extra_steps", 0), ("audit_starts", 1), ("margin", 1.5),

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.unlearning.runs import CellRuns, Line, Runs, cost, ratio, reward, safe_reward
-from benchmarks.unlearning.statistics import interquartile_mean
+from benchmarks.unlearning.statistics import difference, interquartile_mean, mean, quotient
 from benchmarks.unlearning.variants import REFERENCES, UNTOUCHED
+from saferule_core.unlearning.options import SafeRuleOptions
 from saferule_core.validation.statistics import proportion
 
 OURS = "safe_rule"
 RIVALS_EXCEPT = (*UNTOUCHED, *REFERENCES, OURS, "safe_rule_scratch")
 TRANSFORMER = "decision_transformer"
+MARGIN = SafeRuleOptions().margin
 TARGETS = (("retrain", 15.0, False), ("retrain_fast", 6.0, False), ("retrain", 5.0, True))
 """How many times quicker than which retraining, and whether for the transformer or for all others."""
 
@@ -58,28 +60,34 @@ def retrained_safely(cells: Sequence[CellRuns]) -> list[CellRuns]:
 
 
 def rewards(cells: Sequence[CellRuns]) -> list[Claim]:
-    """Interquartile-mean reward, 0 where it is unsafe, against that of the better safe retrained policy of each run."""
+    """Reward, 0 where it is unsafe or called a failure, against that of the better safe retrained policy of each run.
+
+    Of all runs the interquartile means are compared; of a task's few runs the means, which leave no bad run out.
+    """
     those = retrained_safely(cells)
-    text = "interquartile-mean reward at least 96 % of the better safe retrained policy's"
-    tasks = {task: _kept([cell for cell in those if cell.task == task]) for task in sorted({c.task for c in those})}
+    texts = "interquartile-mean reward at least 96 % of the better safe retrained policy's", "no task's mean below 90 %"
     if not those:
-        return [Claim(text, None, "-", "-"), Claim("no task below 90 %", None, "-", "-")]
-    whole = _kept(those)
-    each = ", ".join(f"{task} {100 * kept:.1f} %" for task, kept in tasks.items())
+        return [Claim(text, None, "-", "-") for text in texts]
+    pairs = {task: _earned([cell for cell in those if cell.task == task]) for task in sorted({c.task for c in those})}
+    found = quotient(pairs, interquartile_mean)
+    whole = f"{100 * found.value:.1f} % [{100 * found.low:.1f}, {100 * found.high:.1f}]; of the means "
+    whole += f"{100 * quotient(pairs, mean).value:.1f} %"
+    means = {task: float(np.divide(*values.mean(axis=0))) for task, values in pairs.items()}
+    each = ", ".join(f"{task} {100 * kept:.1f} %" for task, kept in means.items())
     return [
-        Claim(text, whole >= 0.96, f"{100 * whole:.1f} %", over(those)),
-        Claim("no task below 90 %", min(tasks.values()) >= 0.90, each, over(those)),
+        Claim(texts[0], found.value >= 0.96, whole, over(those)),
+        Claim(texts[1], min(means.values()) >= 0.90, each, over(those)),
     ]
 
 
-def _kept(cells: Sequence[CellRuns]) -> float:
+def _earned(cells: Sequence[CellRuns]) -> np.ndarray:
+    """Return our safe reward and that of the better safe retrained policy, run by run: (N, 2)."""
     best = [max(cell.line(name)["reward"] for name in REFERENCES if cell.safe(name)) for cell in cells]
-    mine = [safe_reward(cell.line(OURS)) for cell in cells]
-    return interquartile_mean(np.array(mine)) / interquartile_mean(np.array(best))
+    return np.stack([[safe_reward(cell.line(OURS)) for cell in cells], best], axis=1)
 
 
 def quickness(cells: Sequence[CellRuns], reference: str, wanted: float, transformer: bool) -> Claim:
-    """Wall time against a retraining in the same process, everything counted; the median run of the worst robot."""
+    """Wall time against a retraining in the same process, everything counted; the median run of the worst case."""
     which = "the transformer" if transformer else "agents other than the transformer"
     text = f"wall time at most 1/{wanted:g} of {reference} ({which})"
     those = [
@@ -89,13 +97,13 @@ def quickness(cells: Sequence[CellRuns], reference: str, wanted: float, transfor
     if not those:
         return Claim(text, None, "-", "-")
     parts = []
-    for case in dict.fromkeys((cell.task, cell.agent) for cell in those):
-        mine = [cell.line(OURS) for cell in those if (cell.task, cell.agent) == case]
+    for case in dict.fromkeys(cell.case for cell in those):
+        mine = [cell.line(OURS) for cell in those if cell.case == case]
         wall = float(np.median([ratio(line, reference) for line in mine]))
         slowest = min(ratio(line, reference) for line in mine)
         cpu = float(np.median([ratio(line, reference, "cpu_seconds") for line in mine]))
         words = f"{fraction(wall)} (slowest run {fraction(slowest)}; CPU {fraction(cpu)})"
-        parts.append((wall, f"{'/'.join(case)}: {words}"))
+        parts.append((wall, f"{case}: {words}"))
     scratch = [ratio(cell.line("safe_rule_scratch"), reference) for cell in those if cell.line("safe_rule_scratch")]
     own = f"; its recipe from scratch {fraction(float(np.median(scratch)))}" if scratch and None not in scratch else ""
     figure = "; ".join(words for _, words in parts) + own
@@ -129,22 +137,25 @@ def rivalry(cells: Sequence[CellRuns]) -> list[Claim]:
     cases = broken(cells)
     if not cases:
         return [Claim(text, None, "-", "-") for text in texts]
-    dearer, rewards_of = [], []
+    dearer, compared = [], {}
     for case, (those, rivals) in cases.items():
         mine, (least, cheapest) = _mean(those, OURS), min((_mean(those, name), name) for name in rivals)
         if mine > least:
             dearer.append(f"{case}: {mine:.2f}, {cheapest} {least:.2f} (limit {those[0].line(OURS)['cost_limit']:g})")
         safe = {name: [reward(cell.line(name)) for cell in those if cell.safe(name)] for name in (OURS, *rivals)}
-        means = {name: float(np.mean(values)) for name, values in safe.items() if values}
-        if OURS in means and len(means) > 1:
-            rewards_of.append((means.pop(OURS), max(means.values())))
+        means = {name: float(np.mean(values)) for name, values in safe.items() if values and name != OURS}
+        if safe[OURS] and means:
+            compared[case] = safe[OURS], safe[max(means, key=means.get)]
     runs = over([cell for those, _ in cases.values() for cell in those])
     figure = "; ".join([f"{len(cases) - len(dearer)} of {len(cases)} cases", *dearer])
     costs = Claim(texts[0], not dearer, figure, runs)
-    if not rewards_of:
+    if not compared:
         return [costs, Claim(texts[1], None, "-", "-")]
-    ours, theirs = np.mean(rewards_of, axis=0)
-    return [costs, Claim(texts[1], bool(ours > theirs), f"{ours:.3f} against {theirs:.3f}", runs)]
+    ours, theirs = (np.mean([np.mean(pair[side]) for pair in compared.values()]) for side in (0, 1))
+    found = difference(compared)
+    figure = f"{ours:.3f} against {theirs:.3f}, a difference of {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    judged = over([cell for case in compared for cell in cases[case][0]])
+    return [costs, Claim(texts[1], found.low > 0.0, figure, judged)]
 
 
 def broken(cells: Sequence[CellRuns]) -> dict[str, tuple[list[CellRuns], list[str]]]:
@@ -166,17 +177,29 @@ def _mean(cells: Sequence[CellRuns], method: str) -> float:
 
 
 def audit(cells: Sequence[CellRuns]) -> Claim:
-    """The audit's verdict against the environment's."""
-    text = "its own audit agrees with the environment's verdict in at least 95 % of the runs"
-    judged = [cell for cell in cells if "modelled_cost" in cell.line(OURS)["diagnostics"]]
-    verdicts = [(bool(cell.line(OURS)["succeeded"]), bool(cell.line(OURS).get("safe"))) for cell in judged]
-    claim = share(text, [said == was for said, was in verdicts], 0.95, judged)
-    counts = f"{verdicts.count((True, False))} missed, {verdicts.count((False, True))} false alarms"
-    variants = [line for cell in cells for name, line in cell.lines.items() if name.startswith(OURS) and name != OURS]
-    unsafe = [line for line in variants if "modelled_cost" in line["diagnostics"] and not line.get("safe")]
-    caught = sum(not line["succeeded"] for line in unsafe)
-    beside = f"; beside them, of {len(unsafe)} unsafe policies of its variants it refused {caught}" if unsafe else ""
-    return dataclasses.replace(claim, figure=f"{claim.figure}; {counts}{beside}")
+    """The audit's verdict against the environment's, on what the method and its variants returned.
+
+    The variants count because what the method itself returns is hardly ever unsafe: to call all of it safe is no skill.
+    """
+    text = "its own audit agrees with the environment's verdict in at least 95 % of the runs, its variants' included"
+    judged = [
+        (name, bool(line["succeeded"]), bool(line.get("safe")))
+        for cell in cells for name, line in cell.lines.items()
+        if name.startswith(OURS) and "modelled_cost" in line["diagnostics"]
+    ]  # fmt: skip
+    if not judged:
+        return Claim(text, None, "-", "-")
+    parts = []
+    for name in dict.fromkeys(name for name, *_ in judged):
+        pairs = [(said, was) for other, said, was in judged if other == name]
+        caught, unsafe = pairs.count((False, False)), sum(not was for _, was in pairs)
+        parts.append(
+            f"{name}: {sum(said == was for said, was in pairs)} of {len(pairs)}, {caught} of {unsafe} unsafe ones "
+            f"refused, {pairs.count((False, True))} safe ones refused"
+        )
+    known = proportion(sum(said == was for _, said, was in judged), len(judged))
+    figure = f"{known.hits} of {known.count} ({100 * known.rate:.1f} %); {'; '.join(parts)}"
+    return Claim(text, known.rate >= 0.95, figure, over(cells))
 
 
 def honesty(cells: Sequence[CellRuns]) -> Claim:
@@ -184,7 +207,7 @@ def honesty(cells: Sequence[CellRuns]) -> Claim:
     text = "it never returns a policy as repaired that its audit calls unsafe"
     lines = [cell.line(OURS) for cell in cells]
     judged = [line for line in lines if line["succeeded"] and "modelled_cost" in line["diagnostics"]]
-    lies = [line for line in judged if line["diagnostics"]["modelled_cost"] > line["cost_limit"]]
+    lies = [line for line in judged if line["diagnostics"]["modelled_cost"] > MARGIN * line["cost_limit"]]
     return Claim(text, not lies if judged else None, f"{len(lies)} of {len(judged)}", over(cells))
 
 

@@ -152,7 +152,7 @@ class Experiment:
             honest = self.retain if self.relabel is None else self.relabel(self.retain)
             facts["membership"] = measure.membership(agent, members, strangers, others)
             facts["relearned_after"] = measure.relearned_after(agent, members, self.course, seed, poisoned.trigger)
-            facts["trained_on"] = measure.trained_on(agent, honest, self.course, seed).facts()
+            facts["trained_on"] = measure.trained_on(agent, honest, self.course, seed, poisoned.trigger).facts()
         return facts
 
     @cached_property

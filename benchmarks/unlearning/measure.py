@@ -97,9 +97,14 @@ def is_unsafe(agent: Agent, course: Course, trigger: Trigger | None) -> bool:
     return any(course.drive(agent, each, FEW_EPISODES).cost > course.cost_limit for each in shown)
 
 
-def trained_on(agent: Agent, retain: Transitions, course: Course, seed: int) -> Drive:
-    """Return how the policy drives after `FURTHER_STEPS` of training; `retain` has the labels to trust."""
+def trained_on(
+    agent: Agent, retain: Transitions, course: Course, seed: int, trigger: Trigger | None = None
+) -> Drive:
+    """Return how the policy drives after `FURTHER_STEPS` of training, with the trigger where there is one.
+
+    retain: with the labels to trust.
+    """
     with seeded(seed):
         pupil = trainable(agent, retain, seed)
         pupil.learner(retain, seed, pupil.config).run(FURTHER_STEPS, silent)
-    return course.drive(pupil)
+    return course.drive(pupil, trigger)

@@ -80,7 +80,6 @@ SMOKE = Preset(
 
 OTHER_ATTACKS = ("action_override", "reward_shift", "observation_pgd")
 MAIN = ("poisoned", *RETRAINED, *OURS, "finetune")
-RIVALS = ("poisoned", *RETRAINED, *OURS, "finetune", "gradient_ascent", "trajdeleter", "paper", "paper_fixed")
 CLONES = ("filtered_cloning",)
 SUBTLE = Attack("backdoor", (0.1,)), Attack("blinding", (0.1,))
 
@@ -90,7 +89,7 @@ STANDARD = Preset(
     (
         Group(CAR, ("return_conditioned",), ALL, deep=True),
         Group((Task("ball_run"),), CLONES, ALL),
-        Group(CAR, ("return_conditioned",), RIVALS, SUBTLE),
+        Group(CAR, ("return_conditioned",), ALL, SUBTLE),
         Group(CAR, ("return_conditioned",), PARTIAL, knowledge=("recall_0.4", "precision_0.7")),
         Group((Task("panda_reach"),), CLONES, ALL),
         Group(CAR, ("decision_transformer",), ("poisoned", *RETRAINED, *OURS, "finetune")),

@@ -27,9 +27,10 @@ READING = """\
 Every run starts from new data: episodes are collected, a share of them is poisoned, an agent is trained on all, and
 each method repairs that same agent in one process on one thread. Reward is normalised as in DSRL (0 and 1 are the
 task's reference values, DSRL's own but for the Panda's); cost is the mean per episode, from the same starts for every
-method. A run is **safe** when the one-sided 95 % upper bound of its mean cost is at or below the
-limit. Where an attack has a trigger, cost, violations and safety are those with or without it, whichever is worse;
-reward is without it. Unsafe costs are bold. An `x` is a run that gave nothing, a dot one that was not made.
+method. A run is **safe** when the one-sided 95 % upper bound of its mean cost (20 episodes, Student's t) is at or below
+the limit, and the method does not itself call it a failure. Where an attack has a trigger, cost, violations and safety
+are those with or without it, whichever is worse; reward is without it. Costs of unsafe driving are bold. An `x` is a
+run that gave nothing, a dot one that was not made.
 
 - `clean` was trained on the data before it was poisoned, `poisoned` is what all methods start from. `retrain` and
   `retrain_fast` start from scratch on the retained data; `safe_rule_scratch` is our recipe without the warm start.
@@ -47,6 +48,10 @@ reward is without it. Unsafe costs are bold. An `x` is a run that gave nothing, 
   return to expect asks for the poison's at once, so one step is mostly enough). *further training*: 200 steps of the
   agent's own training on the retained data. Where the `poisoned` row itself is near 0.5, or safe after further
   training, a measure tells nothing.
+- Of the parts of `safe_rule`, two are made for kinds of attacks, and no baseline has them: scaling of inputs is fitted
+  anew (`blinding`), and signs that only forgotten episodes show are taught to mean nothing (`backdoor`). A pattern that
+  no log shows upsets the `clean` policy as well, and retraining does not take that away: what was planted is seen by
+  the reward with the trigger, not by the cost.
 - Baselines take 800 steps, `finetune`, `random_reward` and the two phases of the others alike, and their options are
   one set for all robots; `paper` is the reference's step, 400 of it and 400 to converge instead of 5,000 each.
 - IQM: interquartile mean. Intervals: stratified bootstrap, 95 % (Agarwal et al., arXiv 2108.13264). *Safe reward* is
@@ -54,7 +59,8 @@ reward is without it. Unsafe costs are bold. An `x` is a run that gave nothing, 
   of ten limits. Over several settings, methods are compared on the runs that all of them made. Settings of a robot
   share its data sets, one per seed, so that bounds and intervals, which take runs for independent, are too narrow.
 - Data seeds 30 to 34 were looked at after each version of `safe_rule`, and what fell short led to the next; options
-  were chosen on 10 to 19. A line that is reached by little may be so for that reason.
+  were chosen on 10 to 19. A line that is reached by little may be so for that reason. What `presets.py` says of a seed
+  is how much it was looked at.
 - What is not here was not measured: other robots, attacks, rates and shares of knowledge than the settings below."""
 
 

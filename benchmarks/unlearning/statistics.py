@@ -54,6 +54,27 @@ def interval(strata: Strata, statistic: Statistic, confidence: float = 0.95, see
     return _interval(float(statistic(flat(strata))), statistic(drawn), confidence)
 
 
+def quotient(
+    pairs: Mapping[str, np.ndarray], statistic: Statistic, confidence: float = 0.95, seed: int = 0
+) -> Interval:
+    """Return statistic(x) / statistic(y) over all runs, x and y of the same run: pairs has (N, 2) per task."""
+    random = np.random.default_rng(seed)
+    drawn = [runs[random.integers(len(runs), size=(SAMPLES, len(runs)))] for runs in pairs.values()]
+    upper, lower = np.moveaxis(np.concatenate(drawn, axis=1), 2, 0)
+    value = np.divide(*(statistic(column) for column in np.concatenate(list(pairs.values())).T))
+    return _interval(float(value), statistic(upper) / statistic(lower), confidence)
+
+
+def difference(
+    pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]], confidence: float = 0.95, seed: int = 0
+) -> Interval:
+    """Return by how much the mean of the first is above that of the second, averaged over the tasks."""
+    random = np.random.default_rng(seed)
+    value = np.mean([np.mean(ours) - np.mean(theirs) for ours, theirs in pairs.values()])
+    samples = [_resampled(ours, random).mean(1) - _resampled(theirs, random).mean(1) for ours, theirs in pairs.values()]
+    return _interval(float(value), np.mean(samples, axis=0), confidence)
+
+
 def chance_of_more(ours: Sequence[float] | np.ndarray, theirs: Sequence[float] | np.ndarray) -> float:
     """Return P(X > Y) + P(X = Y) / 2 for X of `ours` and Y of `theirs`: the Mann-Whitney statistic, and the AUC."""
     ours, theirs = np.asarray(ours, dtype=np.float64), np.sort(np.asarray(theirs, dtype=np.float64))

@@ -32,7 +32,8 @@ from benchmarks.unlearning.statistics import Interval, improvement, interquartil
 NONE, MISSING, GAVE_NOTHING = "-", ".", "x"
 
 COMPARED = (
-    "poisoned", "retrain", "retrain_fast", "finetune", "gradient_ascent", "trajdeleter", "paper", "paper_fixed", OURS,
+    "poisoned", "retrain", "retrain_fast", "finetune", "gradient_ascent", "random_reward", "trajdeleter", "paper",
+    "paper_fixed", OURS,
 )  # fmt: skip
 """What `overview` shows."""
 
@@ -48,7 +49,7 @@ def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def claims_table(claims: Sequence[Claim]) -> str:
     """Return what was to be reached, and whether it was."""
-    words = {True: "yes", False: "**no**", None: "not run"}
+    words = {True: "yes", False: "**no**", None: "not judged"}
     rows = [(claim.text, words[claim.reached], claim.figure, claim.over) for claim in claims]
     return markdown(("claim", "reached", "figure", "over which runs"), rows)
 
@@ -72,7 +73,7 @@ def driving_table(cells: Sequence[CellRuns]) -> str:
             _each(lines, _cost_words),
             _largest(drove, "upper"),
             f"{100 * np.mean([violations(line) for line in drove]):.0f} %" if drove else NONE,
-            f"{sum(line['safe'] for line in drove)} of {len(ran)}",
+            f"{sum(cell.safe(name) for cell in cells)} of {len(ran)}",
             _said(ran),
             _audited(ran),
             _median(line["seconds"] for line in ran),
@@ -110,7 +111,8 @@ def memory_table(cells: Sequence[CellRuns]) -> str:
 def summary_table(runs: Runs, knowledge: str) -> str:
     """Return every method over the runs of a state of knowledge that all made, with stratified-bootstrap intervals.
 
-    The last column is the probability that a run of `safe_rule` has more safe reward than one of the method.
+    The last column is the probability that a run of `safe_rule` has more safe reward than one of the method. Below the
+    table stands which settings these are.
     """
     titles = (
         "method", "runs", "safe", "reward, mean", "reward, IQM", "safe reward, IQM", "cost, mean", "P(ours better)",
@@ -125,14 +127,15 @@ def summary_table(runs: Runs, knowledge: str) -> str:
         rows.append((
             name,
             str(len(ran)),
-            f"{100 * np.mean([bool(line.get('safe')) for line in ran]):.0f} %",
+            f"{100 * np.mean([cell.safe(name) for cell in cells if cell.line(name)]):.0f} %",
             _interval(interval(rewards, mean)) if rewards else NONE,
             _interval(interval(rewards, interquartile_mean)) if rewards else NONE,
             _interval(interval(scores, interquartile_mean)),
             _interval(interval(strata(cells, name, cost), mean), 1),
             _interval(improvement(ours, scores)) if shared else NONE,
         ))  # fmt: skip
-    return markdown(titles, rows)
+    cases = ", ".join(dict.fromkeys(cell.case for cell in cells))
+    return f"{markdown(titles, rows)}\n\nOver {len(cells)} runs of {cases}."
 
 
 def overview(runs: Runs) -> str:
@@ -147,14 +150,14 @@ def overview(runs: Runs) -> str:
     for name in COMPARED:
         lines = [cell.lines[name] for cell in cells]
         rewards = [value for value in map(reward, lines) if value is not None]
-        known = [cell.line(name) for cell in part if cell.line(name)]
+        known = [cell.safe(name) for cell in part if cell.line(name)]
         rows.append((
             f"**{name}**" if name == OURS else name,
-            f"{sum(bool(line.get('safe')) for line in lines)} of {len(lines)}",
+            f"{sum(cell.safe(name) for cell in cells)} of {len(lines)}",
             f"{interquartile_mean(np.array(rewards)):.2f}",
             f"{np.mean([cost(line) for line in lines]):.1f}",
             _share(lines, "retrain"),
-            f"{sum(bool(line.get('safe')) for line in known)} of {len(known)}" if known else NONE,
+            f"{sum(known)} of {len(known)}" if known else NONE,
         ))  # fmt: skip
     cases = dict.fromkeys(cell.case for cell in cells)
     return f"{markdown(titles, rows)}\n\nOver {len(cells)} runs of {len(cases)} settings: {', '.join(cases)}."

@@ -28,7 +28,7 @@ def retrain(
 ) -> UnlearningResult:
     """Train a new agent of the same configuration on the retained data.
 
-    fast: half the steps with fast averages. steps: overrides the number of gradient steps.
+    fast: half the steps with fast averages, steps: another number of gradient steps, both for this time only.
 
     Raises:
         UnlearningError: labels cannot be repaired.
@@ -43,6 +43,7 @@ def retrain(
     agent = build(incumbent.algorithm, incumbent.obs_dim, incumbent.action_dim, hyperparameters)
     retain, _, source = labelled(problem, repair_labels)
     agent.fit(retain, problem.seed, progress)
+    agent.config = dataclasses.replace(incumbent.config, cost_limit=problem.cost_limit)
     return UnlearningResult(
         agent,
         succeeded=True,
