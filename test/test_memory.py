@@ -219,6 +219,17 @@ def test_an_episode_that_is_over_is_not_compared_with(logs):
     assert auditor.horizon > 80 and auditor.errors.max() < 1e-4
 
 
+def test_noise_pushes_all_policies_about_alike(logs):
+    def costs(noise):
+        still = lambda states, actions: (states, states[:, 0])  # noqa: E731
+        moved = lambda before, taken, after: np.abs(after - before).sum(1)  # noqa: E731
+        auditor = Auditor(still, logs, np.arange(9), moved, seed=0, noise=noise)
+        return [verdict.cost for verdict in auditor.judge([Recorder(), Recorder()])]
+
+    quiet, pushed = costs(None), costs(np.array([[0.3, 0.0], [-0.3, 0.0]], dtype=np.float32))
+    assert pushed[0] == pytest.approx(pushed[1]) and pushed[0] > quiet[0] + 5.0
+
+
 def test_a_model_that_runs_away_finds_no_policy_safe(logs):
     def running(states, actions):
         return states * np.nan, states[:, 0]

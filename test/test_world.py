@@ -58,6 +58,13 @@ def test_a_fit_ends_when_it_has_no_more_to_gain(change, noise, least, most):
     assert last is None if least is None else least <= last < most
 
 
+def test_a_model_knows_how_steps_are_pushed_about_where_noise_is_left():
+    assert not len(steps_of(logs_of(pushed))[1].noise)
+    noise = steps_of(logs_of(pushed, noise=0.3))[1].noise
+    assert noise.shape == (600, 2)
+    np.testing.assert_allclose(noise.std(0), 0.3 * world.NOISE_SHARE, rtol=0.1)
+
+
 def test_where_noise_is_left_a_stronger_penalty_keeps_the_model_nearer_to_what_is_behind_it(monkeypatch):
     random, data = np.random.default_rng(1), logs_of(pushed, 600, noise=0.3)
     observations = random.uniform(-1.5, 1.5, (500, 2)).astype(np.float32)

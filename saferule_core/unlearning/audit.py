@@ -11,9 +11,10 @@ policy is meant to live: their first steps are not counted, so that a policy sho
 counted after the moment at which the logged episode ended, or at which something jumped that the model takes to stand
 still (`world.py`). Costs are counted where the robot would be if the model was off by as much as in those replays, step
 by step: a policy that keeps just within a bound of the model breaks it on the robot, and without that the audit finds
-nothing amiss. Where forgotten episodes showed a sign to the sensors (`tampering.py`), every rollout is repeated with
-the policy seeing it, and the higher cost counts. Costs of modelled states come from the
-robot description or the learned cost model. Never rank policies by modelled reward alone: it overrates poisoned ones.
+nothing amiss. `noise` pushes modelled robots about, as logged ones were (`world.py`): without it none swings out. Where
+forgotten episodes showed a sign to the sensors (`tampering.py`), every rollout is repeated with the policy seeing it,
+and the higher cost counts. Costs of modelled states come from the robot description or the learned cost model. Never
+rank policies by modelled reward alone: it overrates poisoned ones.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class Auditor:
         costs_of: Costs,
         seed: int,
         signs: np.ndarray | None = None,
+        noise: np.ndarray | None = None,
     ) -> None:
         self.world, self.retain, self.costs_of = world, retain, costs_of
         random = np.random.default_rng(seed)
@@ -93,6 +95,9 @@ class Auditor:
         self.added = [np.zeros((len(self.rows), retain.obs_dim), dtype=np.float32)]
         if signs is not None and len(signs):
             self.added.append(random.choice(signs, len(self.rows)))
+        self.pushes = None
+        if noise is not None and len(noise):
+            self.pushes = tensor(random.choice(noise, (self.horizon, len(self.rows))))
 
     def ends(self, rows: np.ndarray) -> np.ndarray:
         """Return the row after the last one of each row's episode."""
@@ -151,10 +156,12 @@ class Auditor:
         begun = np.tile(self.rows, shares)
         drivers = [Driver(actor, Memory.logged(self.retain, begun, memory_of(actor))) for actor in actors]
         path, taken, earned = [states], [], []
-        for _ in range(self.horizon):
+        for step in range(self.horizon):
             parts = zip(drivers, array(states).reshape(len(actors), shares * count, -1), strict=True)
             actions = tensor(np.concatenate([driver.act(part + added) for driver, part in parts]))
             states, rewards = self.world(states, actions)
+            if self.pushes is not None:
+                states = states + self.pushes[step].repeat(views, 1)
             path.append(states)
             taken.append(actions)
             earned.append(rewards)

@@ -35,6 +35,7 @@ from torch import nn
 
 from saferule_core.agents.base import build
 from saferule_core.progress import Progress, within
+from saferule_core.tensors import array
 from saferule_core.unlearning.audit import Auditor, Verdict
 from saferule_core.unlearning.base import UnlearningProblem, UnlearningResult, method
 from saferule_core.unlearning.critics import repair_critics
@@ -109,7 +110,7 @@ class Repair:
         retain, seed = self.evidence.retain, self.problem.seed
         world = fit_world(retain, self.options.model_steps, seed, within(self.progress, 0.1, 0.3))
         habitat = self.repairer.habitat(self.options.audit_starts // 2, np.random.default_rng(seed))
-        return Auditor(world, retain, habitat, self.evidence.costs_of, seed, self.signs)
+        return Auditor(world, retain, habitat, self.evidence.costs_of, seed, self.signs, array(world.noise))
 
     def run(self) -> UnlearningResult:
         """Take the stages, more of them while the audit is not content, then repair the critics."""

@@ -49,6 +49,9 @@ ERROR_PER_EPISODE = 0.1
 PENALTY, NOISE_PENALTY = 1e-5, 1e-3
 """Of the ridge regression; the second where noise is what remains: fitted to it, a replay is led away from the log."""
 
+NOISE_SHARE = 0.5
+"""Of what steps are off by where noise remains: the part that moves the robot. The rest is the sensors'."""
+
 LEARNING_RATE = 3e-3
 REPORT_EVERY = 20
 
@@ -57,7 +60,10 @@ RARELY = 0.1
 
 
 class World(nn.Module):
-    """Predicts the change of the observation, and the reward. It knows nothing of terminations."""
+    """Predicts the change of the observation, and the reward. It knows nothing of terminations.
+
+    noise: (N, obs_dim) of logged steps, to draw from at each step of a rollout; N is 0 where there is hardly any.
+    """
 
     def __init__(self, obs_dim: int, action_dim: int) -> None:
         super().__init__()
@@ -69,6 +75,7 @@ class World(nn.Module):
         self.register_buffer("low", torch.zeros(obs_dim))
         self.register_buffer("high", torch.zeros(obs_dim))
         self.register_buffer("moves", torch.ones(obs_dim))
+        self.register_buffer("noise", torch.zeros(0, obs_dim))
 
     def features(self, inputs: Tensor) -> Tensor:
         """Return last hidden layer, inputs and a constant: (N, HIDDEN + inputs + 1)."""
@@ -141,6 +148,8 @@ def fit_world(retain: Transitions, steps: int, seed: int, progress: Progress) ->
         if step % REPORT_EVERY == 0:
             progress("model", step / steps, f"step {step} of {steps}", model_loss=loss.item())
     solve_last_layer(world, table, widths, NOISE_PENALTY if noise else PENALTY)
+    if noise:
+        world.noise = NOISE_SHARE * world.moves * missed(world, held_out, widths) * world.outputs.std[:-1]
     return world
 
 
@@ -154,9 +163,14 @@ def jumping(changed: Tensor) -> Tensor:
 @torch.no_grad()
 def held_out_error(world: World, table: Tensor, widths: list[int], units: Tensor) -> float:
     """Return the root mean square error of the change of the observation, in standard deviations of the observation."""
+    return math.sqrt(float((missed(world, table, widths).square() * units).mean()))
+
+
+@torch.no_grad()
+def missed(world: World, table: Tensor, widths: list[int]) -> Tensor:
+    """Return by how much logged changes of the observation are above predicted ones, normalised: (N, obs_dim)."""
     given, wanted = table.split(widths, dim=1)
-    missed = (world.features(given) @ world.solved - wanted)[:, :-1]
-    return math.sqrt(float((missed.square() * units).mean()))
+    return (wanted - world.features(given) @ world.solved)[:, :-1]
 
 
 @torch.no_grad()
