@@ -5,8 +5,9 @@ them. Seeds 30 to 34 are not unseen, though: they were looked at after each of m
 fell short on them decided what was worked on next (the arm's drifting goal, BallCircle's first swing), so that their
 figures flatter it. Seeds 40 to 44 were first looked at when options had been chosen; one of their runs, a backdoor that
 was left in part, then led to a stronger penalty in the car's model. On 45 to 49 the version after that was safe in 30
-of 30 runs, but its audit passed 6 unsafe policies from scratch, which led to the longer look of the present version.
-That one is what `fresh` shows, on seeds 50 to 54, which were not looked at before.
+of 30 runs, but its audit passed 6 unsafe policies from scratch, which led to a longer look. On 50 to 54, which `fresh`
+shows, the version with that was safe in 27 of 30 runs, which led to noise in its model's rollouts. No seeds have tested
+the present version unseen; the next ones are 55 to 59.
 """
 
 from __future__ import annotations

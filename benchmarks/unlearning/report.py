@@ -53,14 +53,15 @@ run that gave nothing, a dot one that was not made.
   no log shows upsets the `clean` policy as well, and retraining does not take that away: what was planted is seen by
   the reward with the trigger, not by the cost.
 - Baselines take 800 steps, `finetune`, `random_reward` and the two phases of the others alike, and their options are
-  one set for all robots; `paper` is the reference's step, 400 of it and 400 to converge instead of 5,000 each.
+  one set for all robots. Filtered cloning leaves out what is to be forgotten by itself, so that `random_reward` is
+  `finetune` there. `paper` is the reference's step, 400 of it and 400 to converge instead of 5,000 each.
 - IQM: interquartile mean. Intervals: stratified bootstrap, 95 % (Agarwal et al., arXiv 2108.13264). *Safe reward* is
   the reward of a safe run whose method calls it repaired, 0 of any other. A run without a policy counts with a cost
   of ten limits. Over several settings, methods are compared on the runs that all of them made. Settings of a robot
   share its data sets, one per seed, so that bounds and intervals, which take runs for independent, are too narrow.
 - Data seeds 30 to 34 were looked at after each version of `safe_rule`, and what fell short led to the next; options
-  were chosen on 10 to 19. A line that is reached by little may be so for that reason. What `presets.py` says of a seed
-  is how much it was looked at.
+  were chosen on 10 to 19. A line that is reached by little may be so for that reason. `presets.py` says how much
+  other seeds were looked at. Lines of CarRun are of the versions before noise came into the rollouts of the audit.
 - What is not here was not measured: other robots, attacks, rates and shares of knowledge than the settings below."""
 
 
