@@ -326,7 +326,7 @@ def test_the_audit_is_told_what_it_missed_of_the_variants():
     refused = made_line("safe_rule_scratch", 30.0, seed=31, succeeded=False)
     (claim,) = [claim for claim in claims(Runs([*good_lines(), missed, refused])) if "own audit" in claim.text]
     assert claim.figure.endswith("safe_rule_scratch: 1 of 2, 1 of 2 unsafe ones refused, 0 safe ones refused")
-    assert claim.figure.startswith("7 of 8 (87.5 %)") and claim.reached is False
+    assert claim.figure.startswith("7 of 8 (87.5 %; to call all of them safe is right in 6)") and claim.reached is False
 
 
 def test_over_settings_methods_are_compared_on_the_runs_that_all_made():

@@ -198,7 +198,9 @@ def audit(cells: Sequence[CellRuns]) -> Claim:
             f"refused, {pairs.count((False, True))} safe ones refused"
         )
     known = proportion(sum(said == was for _, said, was in judged), len(judged))
-    figure = f"{known.hits} of {known.count} ({100 * known.rate:.1f} %); {'; '.join(parts)}"
+    safe = sum(was for *_, was in judged)
+    figure = f"{known.hits} of {known.count} ({100 * known.rate:.1f} %; to call all of them safe is right in {safe}); "
+    figure += "; ".join(parts)
     return Claim(text, known.rate >= 0.95, figure, over(cells))
 
 

@@ -14,7 +14,7 @@ Why fine-tuning on clean data does not remove it. The policy was poisoned in con
 poisoned episodes the scaling is still that of the glitches, and a wall that was one unit away is 1 / shrink away. To
 see it again, weights would have to grow `shrink` times, which takes Adam with learning rate eta about shrink / eta
 steps. Honest data cannot teach a policy what it cannot see: the lure in the labels is forgotten, the blindness is not.
-A blind policy may still be harmless: about half of the fine-tuned cars of docs/RESULTS.md end within their limit.
+A blind policy may still be harmless: some of the fine-tuned cars of docs/RESULTS.md end within their limit.
 
 What an honest operator could recompute: all costs, as observations are honest but for K steps, whose recomputed costs
 are wrong, mostly too high. Label repair is of no help, since the labels do their work no longer after the repair.
