@@ -16,7 +16,7 @@ from saferule_core.unlearning import METHODS, UnlearningProblem, unlearn
 from saferule_core.unlearning.critics import trainable
 from saferule_core.unlearning.evidence import gather
 from saferule_core.unlearning.options import SafeRuleOptions
-from saferule_core.unlearning.policies import ForgetTerm
+from saferule_core.unlearning.policies import ForgetTerm, repairer_of
 from saferule_core.unlearning.preference import BEGINNING_WEIGHT, Preference, rate
 
 FAMILIES = agents.algorithms()
@@ -191,6 +191,37 @@ def test_a_repaired_agent_can_be_trained_further(problems, family, critic_steps)
     before = weights(repaired)
     pupil.learner(retain, 0, pupil.config).run(3, silent)
     assert not equal(weights(pupil), weights(twin)) and equal(weights(repaired), before)
+
+
+@pytest.mark.parametrize("family", ["decision_transformer", "return_conditioned"])
+def test_targets_follow_the_cost_limit_of_the_request(problems, family):
+    strict = dataclasses.replace(problems[family], cost_limit=1.0)
+    tuned = unlearn("finetune", strict, steps=1).agent
+    assert tuned.config.cost_limit == 1.0
+    expected = tuned.clone()
+    retain = gather(strict).retain
+    expected.aim(retain, expected.contexts(retain), expected.config.target_quantile)
+    assert torch.equal(tuned.actor.target, expected.actor.target)
+
+
+def test_an_extra_stage_begins_at_the_full_learning_rate(problems):
+    problem = problems["return_conditioned"]
+    repairer = repairer_of(problem.agent.clone(), gather(problem), np.zeros((0, 2)), SafeRuleOptions(), 0)
+    rates = []
+    for steps in (repairer.stages[0][1], 5):
+        repairer.start_stage(0.0, 0.3, steps)
+        for step in range(steps):
+            repairer.step()
+            if step == 0:
+                rates.append(repairer.regression.optimiser.param_groups[0]["lr"])
+    assert rates == [SafeRuleOptions().learning_rate] * 2
+
+
+def test_a_refused_repair_leaves_critics_that_are_called_poisoned(problems):
+    problem = problems["advantage_weighted"]
+    unsafe = problem.retain.select_episodes(np.flatnonzero(problem.retain.episode_costs > COST_LIMIT))
+    result = unlearn("safe_rule", dataclasses.replace(problem, retain=unsafe))
+    assert not result.succeeded and result.critics == "poisoned"
 
 
 def test_no_safe_episode_is_a_reported_failure(problems):
