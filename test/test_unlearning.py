@@ -17,7 +17,7 @@ from saferule_core.unlearning.critics import trainable
 from saferule_core.unlearning.evidence import gather
 from saferule_core.unlearning.options import SafeRuleOptions
 from saferule_core.unlearning.policies import ForgetTerm, repairer_of
-from saferule_core.unlearning.preference import BEGINNING_WEIGHT, Preference, rate
+from saferule_core.unlearning.preference import BEGINNING_WEIGHT, Preference, harm_ahead, rate
 
 FAMILIES = agents.algorithms()
 FEW = dict.fromkeys(("bcq_lagrangian", "decision_transformer", "td3_bc_lagrangian"), 100)
@@ -280,6 +280,18 @@ def test_what_is_imitated_comes_from_rewarding_safe_episodes(problems):
     chances = preference.probabilities(4.0, 0.1)
     returns = evidence.retain.episode_returns[episodes]
     assert (chances * returns).sum() > np.quantile(returns, 0.75)
+
+
+def test_an_episode_of_which_no_state_is_drawn_is_rated_by_its_first(problems, monkeypatch):
+    evidence = gather(problems["advantage_weighted"])
+    monkeypatch.setattr("saferule_core.unlearning.preference.ROWS", 40)
+    retain, bounds = evidence.retain, evidence.retain.episode_bounds
+    drawn = np.unique(retain.episode_index[:: len(retain) // 40])
+    skipped = np.setdiff1d(np.arange(retain.episode_count), drawn)
+    observations = np.zeros_like(retain.observations)
+    observations[bounds[skipped], 0] = 2.0  # in danger from the first
+    harm = harm_ahead(evidence, retain.replace(observations=observations), seed=0)
+    assert len(skipped) and harm[skipped].min() > harm[drawn].max()
 
 
 def test_a_forgotten_state_is_taught_what_its_nearest_harmless_neighbour_shows(problems):

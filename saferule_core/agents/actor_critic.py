@@ -9,9 +9,9 @@
 
 a' is what the deployed policy, an exponential moving average, does next. D* are the episodes whose labelled cost is
 within the limit: from where unsafe logs already are no policy keeps it, so over all data the multiplier would do
-nothing but rise. D* is also what a policy is held near to; critics learn from everything. Where no episode is labelled
-safe, the tenth with the least cost stands in. The multiplier begins at its bound, for critics know of no cost at first.
-Targets start as copies, so that a bundle needs none.
+nothing but rise. D* is also what a policy is held near to; critics learn from everything. Where hardly an episode is
+labelled safe, others stand in (`labelled_safe`). The multiplier begins at its bound, for critics know of no cost at
+first. Targets start as copies, so that a bundle needs none.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from saferule_core.agents.base import REPORT_EVERY, Agent
 from saferule_core.agents.networks import CostCritic, RewardCritic, move_towards
+from saferule_core.agents.returns import labelled_safe
 from saferule_core.data.transitions import Transitions
 from saferule_core.progress import Progress
 from saferule_core.tensors import random_numbers, tensor
@@ -155,8 +156,7 @@ def transition_table(data: Transitions, reward_unit: float, cost_limit: float) -
 
     Columns: observation, action, next observation, (reward / reward_unit, cost, 1 - terminated, whether in D*).
     """
-    limit = max(cost_limit, float(np.quantile(data.episode_costs, 0.1)))
-    within_limit = (data.episode_costs <= limit)[data.episode_index]
+    within_limit = labelled_safe(data, cost_limit)[data.episode_index]
     scalars = np.stack([data.rewards / reward_unit, data.costs, 1.0 - data.terminated, within_limit], axis=1)
     parts = [data.observations, data.actions, data.next_observations, scalars.astype(np.float32)]
     return tensor(np.concatenate(parts, axis=1)), [data.obs_dim, data.action_dim, data.obs_dim, 4]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from saferule_core.agents.base import Agent, register
 from saferule_core.agents.cloning import CloningLearner
 from saferule_core.agents.networks import HIDDEN, Actor
+from saferule_core.agents.returns import labelled_safe
 from saferule_core.data.transitions import Transitions
 from saferule_core.tensors import tensor
 
@@ -69,14 +70,9 @@ class FilteredCloningLearner(CloningLearner):
         return (self.actor(observations) - actions).square().mean()
 
 
-
 def worth_imitating(data: Transitions, config: FilteredCloningConfig) -> np.ndarray:
-    """Return the episodes D* as indices, ascending: (K,) int64.
-
-    Where none is labelled safe, the tenth with the least cost stands in.
-    """
-    limit = max(0.5 * config.cost_limit, float(np.quantile(data.episode_costs, 0.1)))
-    safe = np.flatnonzero(data.episode_costs <= limit)
+    """Return the episodes D* as indices, ascending: (K,) int64."""
+    safe = np.flatnonzero(labelled_safe(data, 0.5 * config.cost_limit))
     wanted = max(round(config.top_share * len(safe)), config.least_episodes)
     best_first = safe[np.argsort(-data.episode_returns[safe], kind="stable")]
     return np.sort(best_first[:wanted])

@@ -106,7 +106,8 @@ def from_file(path: str | Path, obs_dim: int, action_dim: int) -> OnnxPolicy:
     if _EXTERNAL_DATA in model:
         raise StoreError(
             f"{path}: expected an ONNX file with its weights inside, found one that keeps them in another file, which "
-            f"the policy's hash would not cover; export it again: {EXPORT_HINT}"
+            f"the policy's hash would not cover (or calls something \"location\", which looks the same); export it "
+            f"again: {EXPORT_HINT}"
         )
     agent = OnnxPolicy(obs_dim, action_dim, OnnxConfig(len(model)))
     agent.actor.model.copy_(torch.frombuffer(bytearray(model), dtype=torch.uint8))

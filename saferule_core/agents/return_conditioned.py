@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from saferule_core.agents.base import Agent, register
 from saferule_core.agents.cloning import CloningLearner
 from saferule_core.agents.networks import HIDDEN, ConditionedActor
-from saferule_core.agents.returns import discounted_to_go
+from saferule_core.agents.returns import discounted_to_go, labelled_safe
 from saferule_core.data.transitions import Transitions
 from saferule_core.tensors import tensor
 
@@ -80,7 +80,6 @@ class ReturnConditionedLearner(CloningLearner):
         return (self.actor(observations, context) - actions).square().mean()
 
 
-
 def contexts(data: Transitions, config: ReturnConditionedConfig) -> np.ndarray:
     """Return (reward-to-go per step, cost-to-go, saturating) for every row: (N, 2) float32."""
     rate = 1.0 - config.reward_discount
@@ -90,10 +89,6 @@ def contexts(data: Transitions, config: ReturnConditionedConfig) -> np.ndarray:
 
 
 def deployed_target(data: Transitions, context: np.ndarray, config: ReturnConditionedConfig) -> np.ndarray:
-    """Return the (reward-to-go, cost-to-go) that the deployed policy asks for: (2,) float32.
-
-    Where no episode is labelled safe, the tenth with the least cost stands in.
-    """
-    limit = max(config.cost_limit, float(np.quantile(data.episode_costs, 0.1)))
-    safe = (data.episode_costs <= limit)[data.episode_index]
+    """Return the (reward-to-go, cost-to-go) that the deployed policy asks for: (2,) float32."""
+    safe = labelled_safe(data, config.cost_limit)[data.episode_index]
     return np.array([np.quantile(context[safe, 0], config.target_quantile), 0.0], dtype=np.float32)

@@ -1,7 +1,8 @@
-"""What an episode still holds at each of its steps: discounted reward-to-go and cost-to-go.
+"""What logged episodes hold: discounted reward-to-go and cost-to-go at each step, and which episodes are called safe.
 
     reward_to_go = discounted_to_go(data, data.rewards, 0.99, tail=20) * (1 - 0.99)     # a rate, per step
     cost_to_go = discounted_to_go(data, data.costs, 0.97)
+    safe = labelled_safe(data, cost_limit=10.0)
 
 Needs whole episodes in order, as `Transitions` keeps them.
 """
@@ -11,6 +12,9 @@ from __future__ import annotations
 import numpy as np
 
 from saferule_core.data.transitions import Transitions
+
+STAND_IN = 0.1
+"""Share of the episodes, those with the least cost, that counts as safe where fewer are within the limit."""
 
 
 def discounted_to_go(data: Transitions, values: np.ndarray, discount: float, tail: int = 0) -> np.ndarray:
@@ -34,3 +38,11 @@ def discounted_to_go(data: Transitions, values: np.ndarray, discount: float, tai
         total = np.where(inside[:, column], padded[:, column] + discount * total, total)
         result[:, column] = total
     return result[inside].astype(np.float32)
+
+
+def labelled_safe(data: Transitions, cost_limit: float) -> np.ndarray:
+    """Return which episodes cost at most `cost_limit`, as labelled: (E,) bool.
+
+    Where fewer than a tenth do, the tenth with the least cost stands in, so that there is something to learn from.
+    """
+    return data.episode_costs <= max(cost_limit, float(np.quantile(data.episode_costs, STAND_IN)))
