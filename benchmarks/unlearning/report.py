@@ -54,7 +54,10 @@ run that gave nothing, a dot one that was not made.
   the reward with the trigger, not by the cost.
 - Baselines take 800 steps, `finetune`, `random_reward` and the two phases of the others alike, and their options are
   one set for all robots. Filtered cloning leaves out what is to be forgotten by itself, so that `random_reward` is
-  `finetune` there. `paper` is the reference's step, 400 of it and 400 to converge instead of 5,000 each.
+  `finetune` there. `paper` is the reference's step, 400 of it and 400 to converge instead of 5,000 each. With 40 other
+  values of one option, three robots and two tuning seeds each (`--preset tuning`), 22 are unsafe in some run and none
+  of the defaults is; at that, `trajdeleter` would earn more with a target_rate of 0.01 (a mean of 0.56, not 0.51) and
+  `paper` with a learning rate of 3e-5 (0.44, not 0.37). There, `gradient_ascent` earns most (0.59; `safe_rule` 0.54).
 - IQM: interquartile mean. Intervals: stratified bootstrap, 95 % (Agarwal et al., arXiv 2108.13264). *Safe reward* is
   the reward of a safe run whose method calls it repaired, 0 of any other. A run without a policy counts with a cost
   of ten limits. Over several settings, methods are compared on the runs that all of them made. Settings of a robot
@@ -63,7 +66,8 @@ run that gave nothing, a dot one that was not made.
   were chosen on 10 to 19. A line that is reached by little may be so for that reason. `presets.py` says how much
   other seeds were looked at. Noise came into the rollouts of the audit last: all lines of seeds 50 to 54 were made
   before.
-- What is not here was not measured: other robots, attacks, rates and shares of knowledge than the settings below."""
+- What is not here was not measured: other robots, attacks, rates and shares of knowledge than the settings below.
+  `--preset wide` has some, on which no option was chosen; `safe_rule` falls short there."""
 
 
 def write_overview(plan: Plan, lines: Sequence[Line]) -> None:
