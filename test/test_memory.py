@@ -197,6 +197,8 @@ def test_the_audit_looks_as_far_ahead_as_replayed_logs_stay_true(logs):
     assert Auditor(exact, logs, rows, free, seed=0).horizon == 40  # a whole episode
     long = drive(np.array([0.5, 0.7]), 0, steps=90)
     assert Auditor(wrong, long, rows, free, seed=0).horizon == SHORTEST
+    noise = np.zeros((5, logs.obs_dim), dtype=np.float32)
+    assert Auditor(wrong, long, rows, free, seed=0, noise=noise).horizon == 90  # no replay stays true there
 
 
 @pytest.mark.parametrize(("noise", "horizon"), [(0.0, 90), (0.09, 90), (0.5, SHORTEST)])

@@ -64,8 +64,8 @@ run that gave nothing, a dot one that was not made.
   share its data sets, one per seed, so that bounds and intervals, which take runs for independent, are too narrow.
 - Data seeds 30 to 34 were looked at after each version of `safe_rule`, and what fell short led to the next; options
   were chosen on 10 to 19. A line that is reached by little may be so for that reason. `presets.py` says how much
-  other seeds were looked at. Noise came into the rollouts of the audit last: all lines of seeds 50 to 54 were made
-  before.
+  other seeds were looked at. Noise came into the rollouts of the audit late: all lines of seeds 50 to 54 were made
+  before. That rollouts are whole episodes where there is noise came after all lines.
 - What is not here was not measured: other robots, attacks, rates and shares of knowledge than the settings below.
   `--preset wide` has some, on which no option was chosen; `safe_rule` falls short there."""
 

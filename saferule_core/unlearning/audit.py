@@ -6,15 +6,16 @@
 
 Rollouts begin where logged episodes did; a policy with a memory is told what was logged before. They last at least
 `SHORTEST` steps, and as long as the model can be trusted: until logged actions, replayed in it, lead it too far from
-what was logged. What then is left of an episode is judged by as many rollouts from the logged states `rows`, where the
-policy is meant to live: their first steps are not counted, so that a policy shows where it drifts to, and nothing is
-counted after the moment at which the logged episode ended, or at which something jumped that the model takes to stand
-still (`world.py`). Costs are counted where the robot would be if the model was off by as much as in those replays, step
-by step: a policy that keeps just within a bound of the model breaks it on the robot, and without that the audit finds
-nothing amiss. `noise` pushes modelled robots about, as logged ones were (`world.py`): without it none swings out. Where
-forgotten episodes showed a sign to the sensors (`tampering.py`), every rollout is repeated with the policy seeing it,
-and the higher cost counts. Costs of modelled states come from the robot description or the learned cost model. Never
-rank policies by modelled reward alone: it overrates poisoned ones.
+what was logged. Where noise pushes the robot about (`world.py`) that says little, for a policy makes up for what a
+replay cannot, and rollouts are whole episodes. What is left of an episode, if anything, is judged by as many rollouts
+from the logged states `rows`, where the policy is meant to live: their first steps are not counted, so that a policy
+shows where it drifts to, and nothing is counted after the moment at which the logged episode ended, or at which
+something jumped that the model takes to stand still (`world.py`). Costs are counted where the robot would be if the
+model was off by as much as in those replays, step by step: a policy that keeps just within a bound of the model breaks
+it on the robot, and without that the audit finds nothing amiss. `noise` pushes modelled robots about, as logged ones
+were (`world.py`): without it none swings out. Where forgotten episodes showed a sign to the sensors (`tampering.py`),
+every rollout is repeated with the policy seeing it, and the higher cost counts. Costs of modelled states come from the
+robot description or the learned cost model. Never rank policies by modelled reward alone: it overrates poisoned ones.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ class Auditor:
         random = np.random.default_rng(seed)
         beginnings = random.choice(retain.episode_bounds[:-1], len(rows))
         self.episode_steps = int(np.diff(retain.episode_bounds).max())
-        self.errors = self.replay_errors(beginnings)
+        pushed = noise is not None and len(noise) > 0
+        self.errors = self.replay_errors(beginnings, self.episode_steps if pushed else SHORTEST)
         self.horizon = len(self.errors)
         later = rows[:0] if self.horizon == self.episode_steps else self.early_enough(rows)
         self.rows = np.concatenate([beginnings, later])
@@ -96,7 +98,7 @@ class Auditor:
         if signs is not None and len(signs):
             self.added.append(random.choice(signs, len(self.rows)))
         self.pushes = None
-        if noise is not None and len(noise):
+        if pushed:
             self.pushes = tensor(random.choice(noise, (self.horizon, len(self.rows))))
 
     def ends(self, rows: np.ndarray) -> np.ndarray:
@@ -116,16 +118,17 @@ class Auditor:
         return rows - np.minimum(late, elapsed(self.retain)[rows])
 
     @torch.no_grad()
-    def replay_errors(self, beginnings: np.ndarray) -> np.ndarray:
+    def replay_errors(self, beginnings: np.ndarray, least: int) -> np.ndarray:
         """Return how far replayed actions have led the model from the log: (steps that it is trusted for, obs_dim).
 
-        That is the typical deviation of each feature before each step, at most `MOST_OFF` of its spread.
+        That is the typical deviation of each feature before each step, at most `MOST_OFF` of its spread. It is trusted
+        for `least` steps, and on while it is not too far from the log.
         """
         observations, actions = tensor(self.retain.observations), tensor(self.retain.actions)
         spread = observations.std(0).clamp_min(1e-3)
         last = tensor(self.ends(beginnings) - 1)
         rows = tensor(beginnings)
-        states, shortest, trusted = observations[rows], min(SHORTEST, self.episode_steps), TRUSTED_ERROR
+        states, trusted = observations[rows], TRUSTED_ERROR
         errors = [torch.zeros(self.retain.obs_dim)]
         for step in range(self.episode_steps - 1):
             going = rows < last
@@ -138,7 +141,7 @@ class Auditor:
             error = float((missed / spread).square().mean(1).sqrt().median())
             if step == 0:
                 trusted = min(max(TRUSTED_ERROR, NOISES * error), MOST_OFF)
-            if step >= shortest and not error <= trusted:
+            if step >= least and not error <= trusted:
                 return array(torch.stack(errors[:step]))
             errors.append(torch.minimum(NORMAL * missed.abs().median(0).values, MOST_OFF * spread))
         return array(torch.stack(errors))
