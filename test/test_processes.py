@@ -19,6 +19,16 @@ print(subprocess.Popen(["sleep", "60"]).pid, flush=True)
 time.sleep(60)
 """
 
+LISTENING = """
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it runs in the background
+try:
+    print("up")
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("bye")
+"""
+
 
 @pytest.fixture
 def lines():
@@ -74,7 +84,7 @@ def test_a_silent_node_has_no_last_words(start):
 
 
 def test_ctrl_c_is_enough_for_a_node_that_listens(start):
-    process = start("import time\ntry:\n    print('up'); time.sleep(60)\nexcept KeyboardInterrupt:\n    print('bye')")
+    process = start(LISTENING)
     wait_for(lambda: process.tail)
     stop([process])
     assert process.exit_code == 0 and list(process.tail) == ["up", "bye"]
