@@ -151,7 +151,7 @@ FRESH = Preset(
 
 WIDE = Preset(
     "wide",
-    "other robots, attacks, rates and limits than standard, main methods, some hours on two cores",
+    "other robots, attacks, rates and limits than standard, main methods, about an hour on two cores",
     (
         Group(CAR, ("return_conditioned",), MAIN, tuple(Attack(name, (0.1,)) for name in OTHER_ATTACKS)),
         Group(CAR, ("return_conditioned",), MAIN, (Attack("trajectory", (0.05, 0.3)),)),
