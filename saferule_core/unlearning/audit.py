@@ -126,25 +126,26 @@ class Auditor:
         """
         observations, actions = tensor(self.retain.observations), tensor(self.retain.actions)
         spread = observations.std(0).clamp_min(1e-3)
-        last = tensor(self.ends(beginnings) - 1)
-        rows = tensor(beginnings)
-        states, trusted = observations[rows], TRUSTED_ERROR
-        errors = [torch.zeros(self.retain.obs_dim)]
+        rows, last = tensor(beginnings), tensor(self.ends(beginnings) - 1)
+        states, missed = observations[rows], [torch.zeros(len(rows), self.retain.obs_dim)]
+
+        def error() -> float:
+            return float((missed[-1] / spread).square().mean(1).sqrt().nanmedian())
+
+        trusted = TRUSTED_ERROR
         for step in range(self.episode_steps - 1):
             going = rows < last
             if not going.any():
                 break
-            rows, last, states = rows[going], last[going], states[going]
             states, _ = self.world(states, actions[rows])
-            rows = rows + 1
-            missed = states - observations[rows]
-            error = float((missed / spread).square().mean(1).sqrt().median())
+            rows = torch.minimum(rows + 1, last)
+            missed.append(torch.where(going[:, None], states - observations[rows], torch.nan))
             if step == 0:
-                trusted = min(max(TRUSTED_ERROR, NOISES * error), MOST_OFF)
-            if step >= least and not error <= trusted:
-                return array(torch.stack(errors[:step]))
-            errors.append(torch.minimum(NORMAL * missed.abs().median(0).values, MOST_OFF * spread))
-        return array(torch.stack(errors))
+                trusted = min(max(TRUSTED_ERROR, NOISES * error()), MOST_OFF)
+            if step >= least and not error() <= trusted:
+                missed = missed[:step]
+                break
+        return array(torch.minimum(NORMAL * torch.stack(missed).abs().nanmedian(1).values, MOST_OFF * spread))
 
     @torch.no_grad()
     def judge(self, policies: Sequence[nn.Module]) -> list[Verdict]:

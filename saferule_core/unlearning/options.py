@@ -22,7 +22,7 @@ Stages = Annotated[tuple[tuple[float, Count], ...], msgspec.Meta(min_length=1)]
 
 @dataclass(frozen=True)
 class SafeRuleOptions:
-    """Plain policies and conditioned ones differ in their stages, (beta, steps) in order, batches and first lambda.
+    """Plain policies and conditioned ones differ in their stages, (beta, steps) in order.
 
     multiplier, multiplier_rate, multiplier_bound: first and least value of lambda, step of dual ascent on its
     logarithm, and its upper end. margin: share of the cost limit that the audit allows. extra_stages, extra_steps: how
@@ -34,18 +34,16 @@ class SafeRuleOptions:
     warm_start: False starts from a fresh policy (an ablation).
     """
 
-    stages: Stages = ((4.0, 400),)
-    conditioned_stages: Stages = ((0.0, 100),)
+    stages: Stages = ((4.0, 300),)
+    conditioned_stages: Stages = ((0.0, 150),)
     extra_stages: Annotated[int, msgspec.Meta(ge=0)] = 8
     extra_steps: Count = 150
-    batch_size: Count = 128
-    conditioned_batch_size: Annotated[int, msgspec.Meta(ge=2)] = 256
+    batch_size: Annotated[int, msgspec.Meta(ge=2)] = 128
     forget_batch_size: Count = 32
-    learning_rate: Rate = 3e-3
+    learning_rate: Rate = 5e-3
     final_learning_rate: Rate = 1e-4
     policy_rate: Share = 0.05
     multiplier: Rate = 0.1
-    conditioned_multiplier: Rate = 0.3
     multiplier_rate: Weight = 2.0
     multiplier_bound: Rate = 8.0
     forget_weight: Weight = 0.1

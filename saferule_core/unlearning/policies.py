@@ -40,7 +40,6 @@ class Repairer(Protocol):
 
     stages: tuple[tuple[float, int], ...]
     extra_stage: tuple[float, int]
-    multiplier: float
 
     def habitat(self, count: int, random: np.random.Generator) -> np.ndarray:
         """Return (count,) rows of the retained data whose states the repaired policy is meant to live in."""
@@ -62,8 +61,7 @@ class PlainRepairer:
         self, agent: Agent, evidence: Evidence, signs: np.ndarray, options: SafeRuleOptions, seed: int
     ) -> None:
         self.options, self.preference = options, rate(evidence, agent.config.cost_limit, seed)
-        self.stages, self.multiplier = options.stages, options.multiplier
-        self.extra_stage = self.stages[-1][0], options.extra_steps
+        self.stages, self.extra_stage = options.stages, (options.stages[-1][0], options.extra_steps)
         self.regression = Regression(agent, options, sum(steps for _, steps in self.stages))
         self.observations = tensor(evidence.retain.observations)
         self.actions = tensor(evidence.retain.actions)
@@ -107,7 +105,6 @@ class ConditionedRepairer:
         share = WINDOW_SHARE if memory_of(agent.actor) else 1.0
         patience = round((options.sign_patience if len(signs) else 1) / share)
         self.stages = tuple((beta, steps * patience) for beta, steps in options.conditioned_stages)
-        self.multiplier = options.conditioned_multiplier
         self.extra_stage = self.stages[-1]
         self.contexts = agent.contexts(evidence.retain)
         agent.aim(self.retain, self.contexts, agent.config.target_quantile)
@@ -120,7 +117,7 @@ class ConditionedRepairer:
         self.actions = tensor(np.concatenate([evidence.retain.actions, evidence.forget.actions]))
         self.retained = len(evidence.retain)
         self.rows = torch.cat([torch.arange(self.retained), self.retained + self.forget.rows])
-        self.size = round(share * options.conditioned_batch_size)
+        self.size = round(share * options.batch_size)
         self.generator = random_numbers(seed)
 
     def habitat(self, count: int, random: np.random.Generator) -> np.ndarray:

@@ -99,7 +99,7 @@ class Repair:
         self.signs = find_signs(evidence.retain, evidence.forget, problem.seed)
         self.repairer = repairer_of(self.agent, evidence, self.signs, options, problem.seed)
         self.auditor = self.make_auditor()
-        self.multiplier = self.least_multiplier = self.repairer.multiplier
+        self.multiplier = options.multiplier
         self.allowed = options.margin * problem.cost_limit
         self.steps = 0
         self.history: list[dict[str, Any]] = []
@@ -161,7 +161,7 @@ class Repair:
         """Return the multiplier after one step of dual ascent."""
         excess = (cost - self.allowed) / max(self.problem.cost_limit, 1.0)
         moved = multiplier * math.exp(self.options.multiplier_rate * min(max(excess, -1.0), 1.0))
-        return min(max(moved, self.least_multiplier), self.options.multiplier_bound)
+        return min(max(moved, self.options.multiplier), self.options.multiplier_bound)
 
     def result(self, chosen: Snapshot, critics: str) -> UnlearningResult:
         """Return the outcome with its numbers."""

@@ -72,6 +72,7 @@ class World(nn.Module):
         self.body = perceptron(inputs, outputs, (HIDDEN, HIDDEN))
         self.layers = list(self.body)[:-1]
         self.register_buffer("solved", torch.zeros(HIDDEN + inputs + 1, outputs))
+        self.register_buffer("changes", torch.zeros(HIDDEN + inputs + 1, outputs))
         self.register_buffer("low", torch.zeros(obs_dim))
         self.register_buffer("high", torch.zeros(obs_dim))
         self.register_buffer("moves", torch.ones(obs_dim))
@@ -86,10 +87,14 @@ class World(nn.Module):
 
     def forward(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Return following observations (N, obs_dim), kept near what was logged, and rewards (N,)."""
-        features = self.features(self.inputs(torch.cat([observations, actions], dim=1)))
-        change = features @ self.solved * self.outputs.std + self.outputs.mean
-        following = observations + change[:, :-1] * self.moves
-        return torch.clamp(following, self.low, self.high), change[:, -1]
+        change = self.features(self.inputs(torch.cat([observations, actions], dim=1))) @ self.changes
+        return torch.clamp(observations + change[:, :-1], self.low, self.high), change[:, -1]
+
+    def settle(self) -> None:
+        """Take over the last layer as solved, in the units of observations and reward."""
+        self.changes.copy_(self.solved * self.outputs.std)
+        self.changes[-1] += self.outputs.mean
+        self.changes[:, :-1] *= self.moves
 
 
 def fit_world(retain: Transitions, steps: int, seed: int, progress: Progress) -> World:
@@ -148,6 +153,7 @@ def fit_world(retain: Transitions, steps: int, seed: int, progress: Progress) ->
         if step % REPORT_EVERY == 0:
             progress("model", step / steps, f"step {step} of {steps}", model_loss=loss.item())
     solve_last_layer(world, table, widths, NOISE_PENALTY if noise else PENALTY)
+    world.settle()
     if noise:
         world.noise = NOISE_SHARE * world.moves * missed(world, held_out, widths) * world.outputs.std[:-1]
     return world
