@@ -6,8 +6,10 @@ fell short on them decided what was worked on next (the arm's drifting goal, Bal
 figures flatter it. Seeds 40 to 44 were first looked at when options had been chosen; one of their runs, a backdoor that
 was left in part, then led to a stronger penalty in the car's model. On 45 to 49 the version after that was safe in 30
 of 30 runs, but its audit passed 6 unsafe policies from scratch, which led to a longer look. On 50 to 54, which `fresh`
-shows, the version with that was safe in 27 of 30 runs, which led to noise in its model's rollouts. No seeds have tested
-the present version unseen; the next ones are 55 to 59.
+shows, the version with that was safe in 27 of 30 runs, which led to noise in its model's rollouts. The steps
+that the present version takes were chosen on CarRun with five attacks, counting trajectory at 15 and 30 % as two, on
+seeds 10 to 19; two of the five (reward_shift, trajectory at 30 %) are in `wide` as well, which shows a version before.
+No seeds have tested the present version unseen; the next ones are 55 to 59.
 """
 
 from __future__ import annotations

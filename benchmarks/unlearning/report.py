@@ -57,15 +57,16 @@ run that gave nothing, a dot one that was not made.
   `finetune` there. `paper` is the reference's step, 400 of it and 400 to converge instead of 5,000 each. With 40 other
   values of one option, three robots and two tuning seeds each (`--preset tuning`), 22 are unsafe in some run and none
   of the defaults is; at that, `trajdeleter` would earn more with a target_rate of 0.01 (a mean of 0.56, not 0.51) and
-  `paper` with a learning rate of 3e-5 (0.44, not 0.37). There, `gradient_ascent` earns most (0.59; `safe_rule` 0.54).
+  `paper` with a learning rate of 3e-5 (0.44, not 0.37). There, `gradient_ascent` earns most (0.59; an earlier
+  `safe_rule` 0.54).
 - IQM: interquartile mean. Intervals: stratified bootstrap, 95 % (Agarwal et al., arXiv 2108.13264). *Safe reward* is
   the reward of a safe run whose method calls it repaired, 0 of any other. A run without a policy counts with a cost
   of ten limits. Over several settings, methods are compared on the runs that all of them made. Settings of a robot
   share its data sets, one per seed, so that bounds and intervals, which take runs for independent, are too narrow.
 - Data seeds 30 to 34 were looked at after each version of `safe_rule`, and what fell short led to the next; options
   were chosen on 10 to 19. A line that is reached by little may be so for that reason. `presets.py` says how much
-  other seeds were looked at. Noise came into the rollouts of the audit late: all lines of seeds 50 to 54 were made
-  before. That rollouts are whole episodes where there is noise came after all lines.
+  other seeds were looked at. What `fresh` (seeds 50 to 54), `wide` and `tuning` show is of earlier versions
+  of `safe_rule`.
 - What is not here was not measured: other robots, attacks, rates and shares of knowledge than the settings below.
   `--preset wide` has some, on which no option was chosen; `safe_rule` falls short there."""
 
