@@ -9,6 +9,7 @@ of 30 runs, but its audit passed 6 unsafe policies from scratch, which led to a 
 shows, the version with that was safe in 27 of 30 runs, which led to noise in its model's rollouts. The steps
 that the present version takes were chosen on CarRun with five attacks, counting trajectory at 15 and 30 % as two, on
 seeds 10 to 19; two of the five (reward_shift, trajectory at 30 %) are in `wide` as well, which shows a version before.
+Those of plain policies were chosen on Panda, BallCircle and BallRun, on seeds 10 to 15.
 No seeds have tested the present version unseen; the next ones are 55 to 59.
 """
 

@@ -68,7 +68,7 @@ run that gave nothing, a dot one that was not made.
   other seeds were looked at. What `fresh` (seeds 50 to 54), `wide` and `tuning` show is of earlier versions
   of `safe_rule`.
 - What is not here was not measured: other robots, attacks, rates and shares of knowledge than the settings below.
-  `--preset wide` has some, on which no option was chosen; `safe_rule` falls short there."""
+  `--preset wide` has some, on which no option of the `safe_rule` that it shows was chosen; it falls short there."""
 
 
 def write_overview(plan: Plan, lines: Sequence[Line]) -> None:
