@@ -81,7 +81,8 @@ class RobotSpec:
         obs_dim, action_dim: sizes of the policy's input and output.
         period_ns: length of a control tick [ns].
         hash: SHA-256 (hex) of everything that a trained policy depends on.
-        cost_needs_command: a constraint looks at what was commanded (or is a function, and may).
+        cost_needs_command, cost_needs_previous: a constraint looks at what was commanded, or at the state before (or is
+            a function, and may).
         source, text: where the description came from, and its YAML.
     """
 
@@ -101,6 +102,7 @@ class RobotSpec:
         used = {name for rule in self._constraints.values() for name in getattr(rule, "names", ())}
         functions = any(item.function is not None for item in self.cost.constraints)
         self.cost_needs_command = functions or any(name.startswith("action.") for name in used)
+        self.cost_needs_previous = functions or any(name.startswith("previous.") for name in used)
         self._cost_needs = {n.removeprefix("previous.") for n in used if "action." not in n} - set(self.feature_names)
         self._fields_to_arrays()
 
@@ -211,8 +213,9 @@ class RobotSpec:
                 f"{self.source}: cost: expected constraints over the observation, to recompute them without the bags, "
                 f"found ones that need {', '.join(sorted(self._cost_needs))}"
             )
-        states, before = self.physical(transitions.next_observations), self.physical(transitions.observations)
-        cost = self.step_cost(states, before, self.command(transitions.actions))
+        before = self.physical(transitions.observations) if self.cost_needs_previous else None
+        command = self.command(transitions.actions) if self.cost_needs_command else None
+        cost = self.step_cost(self.physical(transitions.next_observations), before, command)
         return transitions.replace(costs=np.broadcast_to(cost, len(transitions)))
 
     def check_fits(self, transitions: Transitions) -> None:

@@ -109,15 +109,30 @@ def test_cost_over_a_signal_outside_the_observation_needs_the_bags(point_yaml):
 @pytest.mark.parametrize(
     ("constraint", "needed"),
     [
-        ('expression: "abs(x) > 6.0"', False),
-        ('expression: "abs(x - previous.x) > 1.0"', False),
-        ('expression: "abs(action.force_x) > 2.0"', True),
-        ("function: 'numpy:abs'", True),
+        ('expression: "abs(x) > 6.0"', set()),
+        ('expression: "abs(x - previous.x) > 1.0"', {"previous"}),
+        ('expression: "abs(action.force_x) > 2.0"', {"command"}),
+        ("function: 'numpy:abs'", {"previous", "command"}),
     ],
 )
-def test_it_says_whether_the_cost_looks_at_commands(point_yaml, constraint, needed):
+def test_it_says_what_the_cost_looks_at_besides_the_state(point_yaml, constraint, needed):
     spec = parse_spec(point_yaml.replace('expression: "abs(x) > 6.0"', constraint))
-    assert spec.cost_needs_command is needed
+    assert (spec.cost_needs_previous, spec.cost_needs_command) == ("previous" in needed, "command" in needed)
+
+
+@pytest.mark.parametrize(
+    ("expression", "costs"),
+    [("abs(x - previous.x) > 1.0", [0.0, 1.0, 0.0]), ("abs(action.force_x) > 2.0", [1.0, 0.0, 0.0])],
+)
+def test_relabel_looks_at_the_state_before_and_at_the_command_where_the_cost_does(point_yaml, expression, costs):
+    spec = parse_spec(point_yaml.replace("abs(x) > 6.0", expression))
+    before, after = (
+        spec.observe({**{name: np.zeros(3) for name in STATE}, "x": np.array(x)})
+        for x in ([1.0, 2.0, 4.0], [1.5, 4.0, 4.5])
+    )
+    actions = np.array([[0.9, 0.0], [0.1, 0.0], [0.1, 0.9]])
+    logged = Transitions(before, actions, np.zeros(3), np.zeros(3), after, np.zeros(3), [0, 0, 1])
+    assert spec.relabel(logged).costs.tolist() == costs
 
 
 def test_the_description_in_the_readme_is_a_description():

@@ -22,6 +22,9 @@ from safetensors.numpy import load_file, save_file
 
 from saferule_core.errors import DataError, DiskError
 
+LEAST_SCALE = 1e-3
+"""Features that hardly move are not told apart finer than this."""
+
 _DTYPES = {
     "observations": np.float32,
     "actions": np.float32,
@@ -114,6 +117,11 @@ class Transitions:
     def episode_costs(self) -> np.ndarray:
         """Undiscounted sum of costs per episode: (E,) float64."""
         return np.bincount(self.episode_index, self.costs.astype(np.float64), self.episode_count)
+
+    @cached_property
+    def observation_scale(self) -> np.ndarray:
+        """Standard deviation of each observation feature, at least `LEAST_SCALE`: (obs_dim,) float32."""
+        return np.maximum(self.observations.std(0), LEAST_SCALE)
 
     def episodes(self) -> list[slice]:
         """Return the row range of every episode."""

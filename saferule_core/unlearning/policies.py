@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from saferule_core.agents.base import Agent
-from saferule_core.agents.memory import memory_of
+from saferule_core.agents.memory import logged_inputs, memory_of
 from saferule_core.agents.networks import flattened
 from saferule_core.agents.returns import discounted_to_go
 from saferule_core.tensors import array, random_numbers, tensor
@@ -113,7 +113,8 @@ class ConditionedRepairer:
         habitat = self.habitat(options.habitat_rows, random)
         self.forget = ForgetTerm(evidence, habitat, options, random, seed)
         self.indifference = Indifference(agent, evidence.retain, habitat, signs, options.sign_batch_size, seed)
-        self.inputs = joined(agent.inputs(data) for data in (evidence.retain, evidence.forget))
+        told = (evidence.retain, self.contexts), (evidence.forget, agent.contexts(evidence.forget))
+        self.inputs = joined(logged_inputs(data, contexts, memory_of(agent.actor)) for data, contexts in told)
         self.actions = tensor(np.concatenate([evidence.retain.actions, evidence.forget.actions]))
         self.retained = len(evidence.retain)
         self.rows = torch.cat([torch.arange(self.retained), self.retained + self.forget.rows])
@@ -194,7 +195,7 @@ class ForgetTerm:
         if len(danger) > options.forget_rows:
             danger = np.sort(random.choice(danger, options.forget_rows, replace=False))
         self.rows, self.observations = tensor(danger), tensor(forget.observations)
-        scale = np.maximum(retain.observations.std(0), 1e-3)
+        scale = retain.observation_scale
         lost, known = (tensor(s / scale) for s in (forget.observations[danger], retain.observations[habitat]))
         nearest = array(torch.cdist(lost, known).argmin(1)) if len(danger) else danger
         self.actions = torch.zeros(len(forget), retain.action_dim)
@@ -219,6 +220,6 @@ def repairer_of(
     agent: Agent, evidence: Evidence, signs: np.ndarray, options: SafeRuleOptions, seed: int
 ) -> Repairer:
     """Return the repairer that fits the agent's actor."""
-    conditioned = agent.contexts(evidence.forget) is not None
+    conditioned = agent.contexts(evidence.forget.select_episodes([0])) is not None
     family = ConditionedRepairer if conditioned else PlainRepairer
     return family(agent, evidence, signs, options, seed)

@@ -90,7 +90,7 @@ def harm_ahead(evidence: Evidence, safe: Transitions, seed: int) -> np.ndarray:
     """
     everything = Transitions.concatenate([evidence.retain, evidence.forget])
     ahead = tensor((1 - HARM_DISCOUNT) * discounted_to_go(everything, everything.costs, HARM_DISCOUNT))
-    scale = tensor(np.maximum(evidence.retain.observations.std(0), 1e-3))
+    scale = tensor(evidence.retain.observation_scale)
     sample = tensor(np.random.default_rng(seed).permutation(len(everything))[:ROWS])
     known = tensor(everything.observations)[sample] / scale
     rows = np.arange(0, len(safe), -(-len(safe) // ROWS))

@@ -39,7 +39,7 @@ NOISE = 0.25
 
 def find_signs(retain: Transitions, forget: Transitions, seed: int) -> np.ndarray:
     """Return what forgotten episodes that begin strangely add to observations: (S, obs_dim) float32."""
-    scale = np.maximum(retain.observations.std(0), 1e-3)
+    scale = retain.observation_scale
     order = np.random.default_rng(seed).permutation(len(retain))
     known, sample, kept, first = (
         tensor(observations / scale)
