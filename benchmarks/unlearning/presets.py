@@ -5,12 +5,12 @@ them. Seeds 30 to 34 are not unseen, though: they were looked at after each of m
 fell short on them decided what was worked on next (the arm's drifting goal, BallCircle's first swing), so that their
 figures flatter it. Seeds 40 to 44 were first looked at when options had been chosen; one of their runs, a backdoor that
 was left in part, then led to a stronger penalty in the car's model. On 45 to 49 the version after that was safe in 30
-of 30 runs, but its audit passed 6 unsafe policies from scratch, which led to a longer look. On 50 to 54, which `fresh`
-shows, the version with that was safe in 27 of 30 runs, which led to noise in its model's rollouts. The steps
-that the present version takes were chosen on CarRun with five attacks, counting trajectory at 15 and 30 % as two, on
-seeds 10 to 19; two of the five (reward_shift, trajectory at 30 %) are in `wide` as well, which shows a version before.
-Those of plain policies were chosen on Panda, BallCircle and BallRun, on seeds 10 to 15.
-No seeds have tested the present version unseen; the next ones are 55 to 59.
+of 30 runs, but its audit passed 6 unsafe policies from scratch, which led to a longer look. On 50 to 54 the version
+with that was safe in 27 of 30 runs, which led to noise in its model's rollouts. The steps that the present version
+takes were chosen on CarRun with five attacks, counting trajectory at 15 and 30 % as two, on seeds 10 to 19; two of the
+five (reward_shift, trajectory at 30 %) are in `wide` as well, on other seeds. Those of plain policies were chosen on
+Panda, BallCircle and BallRun, on seeds 10 to 15. On 55 to 59, which `fresh` shows, the present version was safe in 30 of
+30 runs; nothing was changed since. The next ones that nobody has looked at are 60 to 64.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ FRESH = Preset(
         Group((Task("panda_reach"), Task("ball_run")), CLONES, MAIN),
         Group(BALL, ("advantage_weighted",), MAIN),
     ),
-    (50, 51, 52, 53, 54),
+    (55, 56, 57, 58, 59),
     RESULTS.with_name("unlearning_fresh"),
     RESULTS.with_name("unlearning_fresh") / "RESULTS.md",
 )
