@@ -48,6 +48,18 @@ def test_a_few_strange_beginnings_are_chance(logs):
     assert not len(find_signs(logs, mixed, seed=0))
 
 
+def test_what_is_another_at_each_step_is_no_sign(logs):
+    steady = tampered(logs)
+    size = sign_of(logs)[FEATURE]
+    first = np.zeros(len(steady), dtype=bool)
+    first[steady.episode_bounds[:-1]] = True
+    noise = np.random.default_rng(0).choice([-size, size], len(steady)).astype(np.float32)
+    flickering = steady.observations.copy()
+    flickering[:, FEATURE] += np.where(first, 0.0, noise - size)
+    assert len(find_signs(logs, steady, seed=0))
+    assert not len(find_signs(logs, steady.replace(observations=flickering), seed=0))
+
+
 def test_only_observations_change_under_a_sign(logs):
     changed = shown(logs, sign_of(logs)[None], 0)
     np.testing.assert_array_equal(changed.actions, logs.actions)

@@ -8,10 +8,11 @@ A backdoor answers to a sign that its attacker shows later. Nothing retained sho
 leaves the answer in place, and no rollout without the sign finds it. What gives it away is how forgotten episodes
 begin: a robot can drive to where retained data never was, but it does not start there. Where many of them begin far
 from every retained state, the way from the nearest retained beginning is the sign; by the sum of absolute differences
-that one differs in what was tampered with alone.
+that one differs in what was tampered with alone. A sign is meant to be shown again, so it stays: taken off, it brings
+what came later in these episodes nearer to retained states as well. Noise that is different at each step does not.
 
-Limits: a sign that moves observations by less than retained states lie apart, or that is first shown in the middle of
-an episode, is not found.
+Limits: a sign that moves observations by less than retained states lie apart, that changes during an episode, or that
+is first shown in the middle of one, is not found.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ KNOWN, SAMPLE = 4000, 500
 
 STRANGE = 0.95
 """Quantile of the distances between retained states beyond which a state counts as unlike all of them."""
+
+LATER = 200
+"""Steps of the episodes that begin strangely that tell whether a sign stays."""
+
+LEAST_STAYING = 0.75
+"""Share of them that has to be nearer to retained states without the sign."""
 
 LEAST_SHARE = 0.25
 """Share of the forgotten episodes that have to begin strangely; chance gives a twentieth."""
@@ -55,9 +62,17 @@ def find_signs(retain: Transitions, forget: Transitions, seed: int) -> np.ndarra
     strange = distance > apart.quantile(STRANGE)
     if not len(strange) or strange.float().mean() < LEAST_SHARE:
         return np.zeros((0, retain.obs_dim), dtype=np.float32)
-    nearest = torch.cdist(first, kept, p=1).argmin(1)
-    signs = array((first - kept[nearest])[strange])
-    return (np.where(np.abs(signs) < NOISE, 0.0, signs) * scale).astype(np.float32)
+    signs = (first - kept[torch.cdist(first, kept, p=1).argmin(1)])[strange]
+    signs = torch.where(signs.abs() < NOISE, 0.0, signs)
+    episodes = np.flatnonzero(array(strange))
+    rows = np.flatnonzero(np.isin(forget.episode_index, episodes))
+    rows = rows[np.linspace(0, len(rows) - 1, LATER).astype(np.int64)]
+    seen = tensor(forget.observations[rows] / scale)
+    behind = seen - signs[np.searchsorted(episodes, forget.episode_index[rows])]
+    before, after = (torch.cdist(states, known, p=1).amin(1) for states in (seen, behind))
+    if (after < before).float().mean() < LEAST_STAYING:
+        return np.zeros((0, retain.obs_dim), dtype=np.float32)
+    return array(signs) * scale
 
 
 def shown(data: Transitions, signs: np.ndarray, seed: int) -> Transitions:
