@@ -44,12 +44,22 @@ def wait_for(future: Future, timeout_s: float, what: str) -> object:
 class _WholeActionClient(ActionClient):
     """An action client for a node that another thread spins.
 
-    rclpy shows a new client to that thread before it has made the lock that the thread takes.
+    rclpy shows a new client to that thread before it has made the lock that the thread takes. And it replaces the
+    future of a goal by another one after the goal is sent (9.1.2): an answer that comes in between is lost.
     """
 
     def __init__(self, *arguments: object) -> None:
         self._lock = threading.Lock()
+        self._sending = threading.Lock()
         super().__init__(*arguments)
+
+    def send_goal_async(self, *arguments: object, **options: object) -> Future:
+        with self._sending:
+            return super().send_goal_async(*arguments, **options)
+
+    def take_data(self) -> dict:
+        with self._sending:
+            return super().take_data()
 
 
 class UnlearnClient:

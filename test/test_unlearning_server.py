@@ -10,13 +10,14 @@ import os
 import re
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("rclpy")
 
-import rclpy
+import rclpy.action.client
 from lifecycle_msgs.msg import Transition
 from point_logs import drive
 from rclpy.executors import InvalidHandle, SingleThreadedExecutor
@@ -135,6 +136,18 @@ def test_a_refused_request_leaves_the_robot_alone(graph, statuses, client, reque
     assert result.status == status, result.message
     assert re.search(words, result.message), result.message
     assert_drives_on(graph, statuses, incumbent)
+
+
+def test_an_answer_that_comes_while_the_goal_is_still_being_sent_is_not_lost(client, request_for, monkeypatch):
+    make = rclpy.action.client.Future
+
+    def slowly():
+        time.sleep(1.0)  # the server answers meanwhile
+        return make()
+
+    monkeypatch.setattr(rclpy.action.client, "Future", slowly)
+    result = client.repair(request_for(forget_bags=["/nowhere/bag"]), lambda _feedback: None, answer_timeout_s=5.0)
+    assert result.status == UnlearnResult.STATUS_BAD_REQUEST
 
 
 def test_forgetting_everything_that_is_retained_is_refused(graph, statuses, client, request_for, site):
