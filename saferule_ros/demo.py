@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 import webbrowser
@@ -298,7 +299,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the demo; return 0, or 1 with the reason on the screen."""
+    """Run the demo; return 0, or 1 with the reason on the screen, or 130 when Ctrl-C or SIGTERM stops it."""
     chosen = parser().parse_args(arguments)
     given = {
         name: value
@@ -310,6 +311,7 @@ def main(arguments: list[str] | None = None) -> int:
     screen = Screen()
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))  # two demos on one machine do not meet
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else it would leave its nodes behind
     try:
         make_folder(out)
         Demo(robot, chosen.seed, out, screen).run(chosen.compare)
